@@ -1,0 +1,52 @@
+# Two commands: `make lab` opens the lectures, `make test` checks them. The rest is for maintainers.
+# Options: PORT=8890, ARGS="--no-browser", PYTHON=python3.11.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+# A notebook's threads and the runner's must not fight for two cores.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: lab test test-elsewhere bench format clean
+
+lab: $(VENV)/.installed-lab
+	$(BIN)/dgm lab $(if $(PORT),--port $(PORT)) $(ARGS)
+
+test: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST) $(ARGS)
+
+# The notebooks on other hardware: two threads, then a processor without vector instructions.
+test-elsewhere: $(VENV)/.installed-test
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest notebooks $(ARGS)
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest notebooks $(ARGS)
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+# One stamp an extra, touched only when pip succeeded.
+$(VENV)/.installed-lab: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing the course into $(VENV) (some minutes the first time)"
+	$(INSTALL) .
+	@touch $@
+
+$(VENV)/.installed-%: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing the course with its $* extra into $(VENV) (some minutes the first time)"
+	$(INSTALL) ".[$*]"
+	@touch $@
+
+# The interpreter's own date is older than the stamps', so it never triggers a second install.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,107 @@
+"""What a notebook's sentences and exercises rest on: `claim` checks ours, `check` the reader's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dgm_course.training import quick
+
+
+class ClaimError(AssertionError):
+    """A sentence of the text that the numbers do not bear out."""
+
+
+def claim(
+    sentence: str,
+    value: Any,
+    *,
+    below: float | None = None,
+    above: float | None = None,
+    equals: float | None = None,
+    within: float = 0.0,
+    trained: bool = False,
+) -> None:
+    """Print ``sentence`` with its band, or raise with the band and the measurement.
+
+    What is printed holds on every machine: the band, never the measurement.
+
+    Args:
+        sentence: a sentence of the text, without its full stop.
+        value: the measurement: a number, or an array of which every element must lie in the band.
+        below: value < below.
+        above: value > above.
+        equals: |value − equals| ≤ within.
+        within: the tolerance of ``equals``.
+        trained: whether the value comes from training; under DGM_COURSE_QUICK the claim then says
+            that it was not checked.
+
+    Raises:
+        ClaimError: if an element lies outside the band or is NaN.
+        ValueError: if no band is given, or the array is empty.
+    """
+    numbers = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, dtype=float)
+    if below is None and above is None and equals is None:
+        raise ValueError("claim needs a band: below=, above= or equals=")
+    if numbers.size == 0:
+        raise ValueError(f"the value of the claim {sentence!r} is an empty array")
+    parts, ok = [], np.ones(numbers.shape, dtype=bool)
+    if above is not None:
+        parts.append(f"above {above:g}")
+        ok &= numbers > above
+    if below is not None:
+        parts.append(f"below {below:g}")
+        ok &= numbers < below
+    if equals is not None:
+        parts.append(f"{equals:g} within {within:g}" if within else f"exactly {equals:g}")
+        ok &= np.abs(numbers - equals) <= within
+    band = " and ".join(parts)
+    if trained and quick():
+        print(f"– {sentence} [{band}; not checked: DGM_COURSE_QUICK is set]")
+    elif ok.all():
+        print(f"✓ {sentence} [{band}]")
+    else:
+        bad = numbers[~ok].ravel()
+        what = f"{bad[0]:.6g}" if numbers.size == 1 else _worst(bad, numbers.size)
+        raise ClaimError(f"{sentence}: expected {band}, measured {what}")
+
+
+def _worst(bad: np.ndarray, n: int) -> str:
+    return f"{bad.size} of {n} values outside, between {bad.min():.6g} and {bad.max():.6g}"
+
+
+def check(
+    answer: Any, test: Callable[[Any], bool | str], *, expected: str, why: str, name: str = "answer"
+) -> None:
+    """Tell the reader whether an exercise's ``answer`` holds, without giving the answer away.
+
+    Args:
+        answer: what the reader wrote; ``...`` means not answered yet.
+        test: a property of a right answer, recomputed here. It returns True or False, or a
+            sentence that says what came instead.
+        expected: what kind of thing a right answer is.
+        why: the reason, shown with a wrong and with a right answer.
+        name: what the reader was asked to fill in.
+    """
+    if answer is ...:
+        print(f"{name}: not answered yet")
+        return
+    try:
+        verdict = test(answer)
+    except Exception as error:
+        verdict = f"the check met {type(error).__name__}: {error}"
+    if verdict is True or isinstance(verdict, np.bool_) and verdict:
+        print(f"✓ {name}: right. {why}")
+        return
+    came = verdict if isinstance(verdict, str) else f"got {_short(answer)}"
+    print(f"✗ {name}: not yet. Expected {expected}; {came}. {why}")
+
+
+def _short(answer: Any) -> str:
+    text = repr(answer)
+    if isinstance(answer, float) and math.isfinite(answer):
+        text = f"{answer:g}"
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,37 @@
+"""Data for the lectures: offline first, seeded, checked."""
+
+from dgm_course.data.images import Images, binarise, digits
+from dgm_course.data.mnist import data_folder, fetch, mnist
+from dgm_course.data.toy import (
+    ENERGIES,
+    checkerboard,
+    correlated_gaussian,
+    eight_gaussians,
+    eight_gaussians_density,
+    energy,
+    log_normaliser,
+    pinwheel,
+    spirals,
+    two_moons,
+    two_moons_log_prob,
+)
+
+__all__ = [
+    "ENERGIES",
+    "Images",
+    "binarise",
+    "checkerboard",
+    "correlated_gaussian",
+    "data_folder",
+    "digits",
+    "eight_gaussians",
+    "eight_gaussians_density",
+    "energy",
+    "fetch",
+    "log_normaliser",
+    "mnist",
+    "pinwheel",
+    "spirals",
+    "two_moons",
+    "two_moons_log_prob",
+]

@@ -1,0 +1,126 @@
+"""Planar flows: each layer bends space along one direction, as one neuron sees it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from dgm_course.flows.bijection import Bijection, log_det_of_tanh_layer
+
+
+class PlanarFlow(Bijection):
+    """x = g_L ∘ … ∘ g_1(z), each layer g(z) = z + û tanh(wᵀz + b), with log|det| = log|1 + h′ wᵀû|.
+
+    A layer is invertible when wᵀû > −1. The free parameter u is moved along w until it is:
+    û = u + (m(wᵀu) − wᵀu) w / ‖w‖², with m(a) = softplus(a) − 1, so that 1 + wᵀû = softplus(wᵀu).
+    At w = 0 the layer is the shift z + u tanh(b), of log-det 0.
+
+    Source: Rezende & Mohamed 2015, equations 10 to 12 and appendix A.1,
+    https://arxiv.org/abs/1505.05770. The inverse is ours: a planar layer moves a point along û
+    only, so that what is left is one monotone scalar equation (see `solve_tanh_equation`).
+
+    Args:
+        dim: number of features D.
+        n_layers: number of layers L; their parameters are stacked in u, w ``(L, D)``, b ``(L,)``.
+
+    Shapes: ``forward`` and ``inverse`` map ``(N, D)`` to ``(N, D)`` and log-det ``(N,)`` in nats.
+
+    Raises:
+        ValueError: for a batch of the wrong shape or dtype, an empty batch, NaN or inf.
+
+    Omits: other non-linearities than tanh; second derivatives through ``inverse``.
+    """
+
+    def __init__(self, dim: int, n_layers: int = 1) -> None:
+        super().__init__()
+        if dim < 1 or n_layers < 1:
+            raise ValueError(f"dim and n_layers must be at least 1, got {dim} and {n_layers}")
+        self.dim = dim
+        self.w = nn.Parameter(torch.randn(n_layers, dim))
+        # wᵀu = ln(e − 1) makes û = 0: every layer starts near the identity, whatever w is.
+        identity = math.log(math.e - 1) * self.w.detach() / self.w.detach().square().sum(1, True)
+        self.u = nn.Parameter(identity + 0.1 * torch.randn(n_layers, dim))
+        self.b = nn.Parameter(0.1 * torch.randn(n_layers))
+
+    def invertible_parameters(self) -> tuple[Tensor, Tensor]:
+        """û ``(L, D)``, and 1 + wᵀû = softplus(wᵀu) ``(L,)``, never computed by subtraction."""
+        norm2 = self.w.square().sum(1)  # ‖w‖²; not ‖w‖, or wᵀû would not be m(wᵀu)
+        zero = norm2 < torch.finfo(norm2.dtype).tiny
+        wu = (self.w * self.u).sum(1)
+        slope = torch.where(zero, 1.0, softplus(wu).clamp_min(torch.finfo(wu.dtype).tiny))
+        # m(a) − a = softplus(a) − 1 − a = softplus(−a) − 1, without cancellation for large a.
+        shift = torch.where(zero, 0.0, (softplus(-wu) - 1) / norm2.masked_fill(zero, 1.0))
+        return self.u + shift[:, None] * self.w, slope
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """x = g(z) and Σ log|1 + h′(wᵀz + b) wᵀû|, each term at its layer's input."""
+        states, hs, slope = self._walk(z)
+        return states[-1], log_det_of_tanh_layer(torch.stack(hs), slope[:, None]).sum(0)
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z = f(x) and its log-det: the layers undone from the last to the first."""
+        states, hs, slope = self._walk_back(x)
+        return states[0], -log_det_of_tanh_layer(torch.stack(hs), slope[:, None]).sum(0)
+
+    def path(self, z: Tensor) -> Tensor:
+        """z and the points after each layer, z_0 = z to z_L = g(z): ``(N, D)`` to ``(L + 1, N, D)``."""
+        return torch.stack(self._walk(z)[0])
+
+    def inverse_path(self, x: Tensor) -> Tensor:
+        """The same points found from their end: x = z_L back to z_0 = f(x), in the order of `path`."""
+        return torch.stack(self._walk_back(x)[0])
+
+    def _walk(self, z: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """The L + 1 points ``(N, D)`` of the path, each layer's h ``(N,)``, and the slopes ``(L,)``."""
+        self.check(z, "z")
+        u_hat, slope = self.invertible_parameters()
+        states, hs = [z], []
+        for u, w, b in zip(u_hat, self.w, self.b, strict=True):
+            h = torch.tanh(torch.addmv(b, states[-1], w))  # (N,)
+            states.append(torch.addr(states[-1], h, u))  # (N, D): z + h ûᵀ
+            hs.append(h)
+        return states, hs, slope
+
+    def _walk_back(self, x: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """What `_walk` returns, for the path that ends in x."""
+        self.check(x, "x")
+        u_hat, slope = self.invertible_parameters()
+        states, hs = [x], []
+        for i in reversed(range(len(slope))):
+            # wᵀx = wᵀz + wᵀû tanh(wᵀz + b): one scalar equation for t = wᵀz + b.
+            r = torch.addmv(self.b[i], states[-1], self.w[i])  # (N,)
+            h = torch.tanh(solve_tanh_equation(r, slope[i]))
+            states.append(torch.addr(states[-1], h, u_hat[i], alpha=-1))  # (N, D): x − h ûᵀ
+            hs.append(h)
+        return states[::-1], hs[::-1], slope
+
+
+def solve_tanh_equation(r: Tensor, slope: Tensor) -> Tensor:
+    """The t that solves t + (slope − 1) tanh(t) = r, shape ``(N,)``, for slope > 0.
+
+    The left side F is odd and increasing, with F′(0) = slope. For r ≥ 0 it is concave when
+    slope > 1 and convex when slope < 1, so Newton's method from the right side of the root moves
+    towards it without ever passing it: the starting point is the safeguard. Both
+    starts follow from 0 ≤ tanh t ≤ min(t, 1): the root lies between r / slope and r − (slope − 1).
+
+    Differentiable once, in r and in slope, by one last Newton step on the graph (the implicit
+    function theorem).
+    """
+    with torch.no_grad():
+        target, c = r.abs(), slope - 1
+        bounds = target / slope, target - c
+        t = torch.maximum(*bounds) if slope > 1 else torch.minimum(*bounds)
+        tolerance = 4 * torch.finfo(r.dtype).eps * (1 + target)
+        for _ in range(100):
+            h = torch.tanh(t)
+            residual = t + c * h - target
+            if (residual.abs() <= tolerance).all():
+                break
+            t = t - residual / (h * h + (1 - h * h) * slope)
+        t = torch.copysign(t, r)
+        h = torch.tanh(t)
+        derivative = h * h + (1 - h * h) * slope
+    return t - (t + (slope - 1) * h - r) / derivative

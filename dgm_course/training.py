@@ -1,0 +1,156 @@
+"""Seeding, and the one training loop of the course."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's global generators."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002, the global stream is the one that other code draws from
+    torch.manual_seed(seed)
+
+
+def quick() -> bool:
+    """Whether DGM_COURSE_QUICK asks for a twentieth of the training steps (slow laptops)."""
+    return os.environ.get("DGM_COURSE_QUICK", "") not in ("", "0")
+
+
+@dataclass
+class History:
+    """The loss of each step that was taken, and whether the reader stopped the run early."""
+
+    loss: list[float] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def training_steps(
+    loss: Callable[[int], Tensor],
+    optimizer: Optimizer,
+    n_steps: int,
+    *,
+    scheduler: LRScheduler | None = None,
+    max_grad_norm: float | None = None,
+) -> Iterator[float]:
+    """Take one step each time the next value is asked for, and yield that step's loss.
+
+    The arguments are those of `fit`, which runs it to the end; a live panel takes step by step.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for step in range(n_steps):
+        with _unchecked_values():
+            optimizer.zero_grad()
+            value = loss(step).mean()
+            number = value.item()
+            if not math.isfinite(number):
+                raise FloatingPointError(
+                    f"the loss is {number} at step {step} (counted from 0) of {n_steps}; the "
+                    "weights are those before this step. Try a smaller learning rate, "
+                    "max_grad_norm=1.0, or float64, and look at the data for NaN or inf"
+                )
+            value.backward()
+            if max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+        yield number
+
+
+def fit(
+    loss: Callable[[int], Tensor],
+    optimizer: Optimizer,
+    n_steps: int,
+    *,
+    scheduler: LRScheduler | None = None,
+    max_grad_norm: float | None = None,
+    progress: bool = True,
+) -> History:
+    """Minimise the mean of ``loss(step)`` by ``n_steps`` steps of the optimiser.
+
+    Args:
+        loss: maps the step's number, from 0, to losses per example ``(N,)`` in nats, or a scalar.
+            It draws its own batch, on the device where the weights are.
+        optimizer: any optimiser; its parameters are what is trained and clipped.
+        n_steps: number of steps; a twentieth of it (at least 1) under DGM_COURSE_QUICK.
+        scheduler: stepped after every step.
+        max_grad_norm: clip the gradient to this Euclidean norm.
+        progress: whether to show a bar with the running loss.
+
+    Returns:
+        The history. After an interrupt (the stop button, Ctrl-C) it holds what was done, marked
+        ``interrupted``, and the weights stay as they are.
+
+    Raises:
+        FloatingPointError: at the first loss that is not finite, which never reaches the weights.
+        ValueError: if n_steps < 1.
+    """
+    if n_steps < 1:
+        raise ValueError(f"n_steps must be at least 1, got {n_steps}")
+    n_steps = max(1, n_steps // 20) if quick() else n_steps
+    history = History()
+    steps = training_steps(
+        loss, optimizer, n_steps, scheduler=scheduler, max_grad_norm=max_grad_norm
+    )
+    with _progress_bar(n_steps, shown=progress) as bar:
+        try:
+            for value in steps:
+                history.loss.append(value)
+                bar.update()
+                # Written out only when the bar is redrawn, so that it costs nothing in between.
+                bar.set_postfix_str(f"loss {value:.3f}", refresh=False)
+        except KeyboardInterrupt:
+            history.interrupted = True
+    return history
+
+
+@contextmanager
+def _unchecked_values() -> Iterator[None]:
+    """Value checks off, as ``torch.distributions`` spells it, so that a GPU need not wait."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
+
+
+@contextmanager
+def _progress_bar(total: int, *, shown: bool) -> Iterator[Any]:
+    """A bar that appears after half a second and leaves nothing behind, in a notebook either.
+
+    A stored bar would read "0 %" for ever, and its text would differ from run to run. So the
+    widget is shown without the text that a front end stores for it, and emptied at the end.
+    """
+    from tqdm.auto import tqdm
+
+    bar = tqdm(total=total, leave=False, delay=0.5, disable=not shown)
+    handle = None
+    if hasattr(bar, "container"):  # the notebook's variant
+        from IPython.display import display
+
+        view = bar.container._repr_mimebundle_()
+        view.pop("text/plain")
+        handle = display(view, raw=True, display_id=True)
+        bar.displayed = True
+    try:
+        yield bar
+    finally:
+        bar.close()
+        if handle is not None:
+            bar.container.close()  # also after an interrupt, where tqdm leaves a red bar
+            handle.update({}, raw=True)

@@ -1,0 +1,39 @@
+"""The properties that every model of a family must have, each against an independent oracle.
+
+A family's test module holds a table ``name -> constructor`` and runs every property over it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dgm_course.flows import Bijection, FlowModel
+from dgm_course.plots import grid_points
+
+
+def assert_log_det_is_autograds(bijection: Bijection, z: Tensor, atol: float = 1e-10) -> None:
+    """log|det ∂g/∂z| equals slogdet of the Jacobian that autograd builds, point by point."""
+    _, log_det = bijection(z)
+    # Each point moves its own image only, so the batch's sum has every point's Jacobian in it.
+    jacobian = torch.autograd.functional.jacobian(lambda z: bijection(z)[0].sum(0), z)  # (D, N, D)
+    sign, expected = torch.linalg.slogdet(jacobian.transpose(0, 1))
+    assert (sign > 0).all(), "a layer folds space: the Jacobian's determinant is negative"
+    assert log_det.shape == (len(z),)
+    torch.testing.assert_close(log_det, expected, atol=atol, rtol=0)
+
+
+def assert_inverse_undoes_forward(bijection: Bijection, z: Tensor, atol: float = 1e-9) -> None:
+    """f(g(z)) = z, and the two log-dets add up to 0."""
+    x, log_det = bijection(z)
+    back, inverse_log_det = bijection.inverse(x)
+    torch.testing.assert_close(back, z, atol=atol, rtol=0)
+    torch.testing.assert_close(inverse_log_det, -log_det, atol=atol, rtol=0)
+
+
+def assert_integrates_to_one(model: FlowModel, extent: float = 12.0, atol: float = 1e-3) -> None:
+    """A two-dimensional density's sum over a fine grid is 1."""
+    n = 400
+    x = torch.from_numpy(grid_points(extent, n)).to(next(model.parameters()).dtype)
+    mass = model.log_prob(x).exp().sum().item() * (2 * extent / n) ** 2
+    assert abs(mass - 1) < atol, f"the density integrates to {mass:.4f}"
