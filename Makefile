@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+# As the dgm command does: threads that wait must not spin (see cli.py).
+export OMP_WAIT_POLICY ?= PASSIVE
 # A notebook's threads and the runner's must not fight for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 

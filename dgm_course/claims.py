@@ -56,7 +56,7 @@ def claim(
         parts.append(f"below {below:g}")
         ok &= numbers < below
     if equals is not None:
-        parts.append(f"{equals:g} within {within:g}" if within else f"exactly {equals:g}")
+        parts.append(f"equals {equals:g} within {within:g}" if within else f"exactly {equals:g}")
         ok &= np.abs(numbers - equals) <= within
     band = " and ".join(parts)
     if trained and quick():
@@ -93,7 +93,7 @@ def check(
         verdict = test(answer)
     except Exception as error:
         verdict = f"the check met {type(error).__name__}: {error}"
-    if verdict is True or isinstance(verdict, np.bool_) and verdict:
+    if isinstance(verdict, bool | np.bool_) and verdict:
         print(f"✓ {name}: right. {why}")
         return
     came = verdict if isinstance(verdict, str) else f"got {_short(answer)}"

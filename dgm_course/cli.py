@@ -30,6 +30,9 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.version_option(dgm_course.__version__, prog_name="dgm_course")
 def main() -> None:
     """Interactive lectures on deep generative models."""
+    # By default a thread of OpenMP spins while it waits for another. Where both land on one core
+    # (virtual machines, a busy laptop) each small matrix product then costs a time slice, 4 ms.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 # --- the notebooks --------------------------------------------------------------------------
@@ -216,7 +219,9 @@ def _run_one(path: Path, out: Path, html: Path | None, in_place: bool, timeout: 
         from nbconvert import HTMLExporter
 
         resources = {"metadata": {"name": path.stem}}
-        page, _ = HTMLExporter().from_notebook_node(notebook, resources)
+        # The template that takes an image's alternative text from its output; "lab" drops it.
+        exporter = HTMLExporter(template_name="classic")
+        page, _ = exporter.from_notebook_node(notebook, resources)
         html.mkdir(parents=True, exist_ok=True)
         (html / f"{path.stem}.html").write_text(page, encoding="utf-8")
     if in_place:

@@ -17,7 +17,10 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
+from PIL import Image
 
 # Okabe & Ito 2008: eight colours that people with any colour vision tell apart.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = OKABE_ITO = (
@@ -30,6 +33,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = OKABE_ITO = (
     "#D55E00",
     "#CC79A7",
 )
+GREY = "#808080"
 DPI = 100
 
 
@@ -52,7 +56,17 @@ def to_png(fig: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def show(draw: Callable[..., str | None], *, size: tuple[float, float] = (6.4, 4.0), **values: Any) -> None:
+def _small_png(fig: Figure) -> bytes:
+    """The same in 256 colours, a third of the size: for pictures that a notebook stores."""
+    buffer = io.BytesIO()
+    picture = Image.open(io.BytesIO(to_png(fig))).convert("RGB")
+    picture.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+def show(
+    draw: Callable[..., str | None], *, size: tuple[float, float] = (6.4, 4.0), **values: Any
+) -> None:
     """Show the figure that ``draw(fig, **values)`` draws, with the sentence it returns as its text.
 
     The sentence is the picture's alternative text, stored where nbconvert looks for it; ``dgm run
@@ -66,7 +80,7 @@ def show(draw: Callable[..., str | None], *, size: tuple[float, float] = (6.4, 4
 
     fig = figure(*size)
     alt = describe(draw, fig, values)
-    data = {"image/png": to_png(fig), "text/plain": alt}
+    data = {"image/png": _small_png(fig), "text/plain": alt}
     display(data, metadata={"image/png": {"alt": alt, "width": int(size[0] * DPI)}}, raw=True)
 
 
@@ -91,6 +105,8 @@ def plane(ax: Axes, extent: float, title: str = "", *, letter: str = "x") -> Non
         ylim=(-extent, extent),
         aspect="equal",
     )
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5, integer=True))
 
 
 def grid_points(extent: float, n: int = 100) -> np.ndarray:
@@ -101,7 +117,7 @@ def grid_points(extent: float, n: int = 100) -> np.ndarray:
 
 
 def grid_lines(extent: float, n: int = 21, n_points: int = 81) -> np.ndarray:
-    """n horizontal and n vertical lines on [−extent, extent]², ``(2n, n_points, 2)``, for `curves`."""
+    """n vertical and n horizontal lines on [−extent, extent]², ``(2n, n_points, 2)``."""
     across, along = np.meshgrid(
         np.linspace(-extent, extent, n), np.linspace(-extent, extent, n_points), indexing="ij"
     )
@@ -134,7 +150,7 @@ def points(
     """Points ``(N, 2)``, in one colour or in N colours."""
     found = _find(ax, label, PathCollection)
     if found is None:
-        found = ax.scatter([], [], s=size, marker=marker, linewidths=0, label=label)
+        found = ax.scatter([], [], s=size, marker=marker, linewidths=0)
         found.set_gid(label)
     found.set_offsets(np.asarray(xy))
     found.set_facecolor(color)
@@ -161,13 +177,19 @@ def line(
     ax.autoscale_view()  # leaves limits alone that were set by hand
 
 
+def band(ax: Axes, low: float, high: float, *, label: str, color: str = GREY) -> None:
+    """A horizontal band between two values of y, drawn once: a region that means something."""
+    if _find(ax, label, Rectangle) is None:
+        ax.axhspan(low, high, color=color, alpha=0.25, lw=0, label=label).set_gid(label)
+
+
 def curves(
     ax: Axes, paths: ArrayLike, *, label: str = "curves", color: Any = SKY, width: float = 0.8
 ) -> None:
     """M curves of P points each, ``(M, P, 2)``: a bent grid, or the paths of particles."""
     found = _find(ax, label, LineCollection)
     if found is None:
-        found = LineCollection([], linewidths=width, label=label)
+        found = LineCollection([], linewidths=width)
         found.set_gid(label)
         ax.add_collection(found, autolim=False)
     found.set_segments(list(np.asarray(paths)))
@@ -177,7 +199,7 @@ def curves(
 def legend(ax: Axes, **options: Any) -> None:
     """A legend of what is drawn so far, made once."""
     if ax.get_legend() is None:
-        ax.legend(**{"fontsize": "small", "frameon": False} | options)
+        ax.legend(**{"fontsize": "small", "edgecolor": "none", "framealpha": 0.85} | options)
 
 
 def _find(ax: Axes, label: str, kind: type) -> Any:

@@ -1,4 +1,4 @@
-"""What every model family shares: estimates with their errors, and the checks on a batch of points."""
+"""What every model family shares: estimates with their errors, and checks on a batch of points."""
 
 from __future__ import annotations
 

@@ -8,14 +8,16 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+
+if TYPE_CHECKING:  # its first import takes a second, which whoever trains pays anyway
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
 
 
 def seed_everything(seed: int) -> None:
@@ -42,25 +44,20 @@ def training_steps(
     loss: Callable[[int], Tensor],
     optimizer: Optimizer,
     n_steps: int,
-    *,
     scheduler: LRScheduler | None = None,
     max_grad_norm: float | None = None,
 ) -> Iterator[float]:
-    """Take one step each time the next value is asked for, and yield that step's loss.
-
-    The arguments are those of `fit`, which runs it to the end; a live panel takes step by step.
-    """
+    """The steps of `fit`, one for each loss that is asked for: a live panel takes a few a tick."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for step in range(n_steps):
         with _unchecked_values():
             optimizer.zero_grad()
             value = loss(step).mean()
-            number = value.item()
-            if not math.isfinite(number):
+            if not math.isfinite(number := value.item()):
                 raise FloatingPointError(
-                    f"the loss is {number} at step {step} (counted from 0) of {n_steps}; the "
-                    "weights are those before this step. Try a smaller learning rate, "
-                    "max_grad_norm=1.0, or float64, and look at the data for NaN or inf"
+                    f"the loss is {number} at step {step} of {n_steps}, and the weights are those "
+                    "before it. Try a smaller learning rate, max_grad_norm=1.0 or float64, and "
+                    "look for NaN or inf in the data"
                 )
             value.backward()
             if max_grad_norm is not None:
@@ -88,31 +85,26 @@ def fit(
         optimizer: any optimiser; its parameters are what is trained and clipped.
         n_steps: number of steps; a twentieth of it (at least 1) under DGM_COURSE_QUICK.
         scheduler: stepped after every step.
-        max_grad_norm: clip the gradient to this Euclidean norm.
+        max_grad_norm: the Euclidean norm to which the gradient is clipped.
         progress: whether to show a bar with the running loss.
 
     Returns:
-        The history. After an interrupt (the stop button, Ctrl-C) it holds what was done, marked
-        ``interrupted``, and the weights stay as they are.
+        The history; after an interrupt (the stop button, Ctrl-C) what there is of it, marked.
 
     Raises:
         FloatingPointError: at the first loss that is not finite, which never reaches the weights.
-        ValueError: if n_steps < 1.
     """
     if n_steps < 1:
         raise ValueError(f"n_steps must be at least 1, got {n_steps}")
     n_steps = max(1, n_steps // 20) if quick() else n_steps
     history = History()
-    steps = training_steps(
-        loss, optimizer, n_steps, scheduler=scheduler, max_grad_norm=max_grad_norm
-    )
+    steps = training_steps(loss, optimizer, n_steps, scheduler, max_grad_norm)
     with _progress_bar(n_steps, shown=progress) as bar:
         try:
             for value in steps:
                 history.loss.append(value)
                 bar.update()
-                # Written out only when the bar is redrawn, so that it costs nothing in between.
-                bar.set_postfix_str(f"loss {value:.3f}", refresh=False)
+                bar.set_postfix_str(f"loss {value:.3f}", refresh=False)  # when it is next drawn
         except KeyboardInterrupt:
             history.interrupted = True
     return history
@@ -120,7 +112,7 @@ def fit(
 
 @contextmanager
 def _unchecked_values() -> Iterator[None]:
-    """Value checks off, as ``torch.distributions`` spells it, so that a GPU need not wait."""
+    """The one switch of value checks off, so that a GPU need not wait for them."""
     before = Distribution._validate_args
     Distribution.set_default_validate_args(False)
     try:
@@ -133,8 +125,7 @@ def _unchecked_values() -> Iterator[None]:
 def _progress_bar(total: int, *, shown: bool) -> Iterator[Any]:
     """A bar that appears after half a second and leaves nothing behind, in a notebook either.
 
-    A stored bar would read "0 %" for ever, and its text would differ from run to run. So the
-    widget is shown without the text that a front end stores for it, and emptied at the end.
+    A stored bar would read "0 %" for ever, so the widget is shown without its text, then emptied.
     """
     from tqdm.auto import tqdm
 
@@ -144,7 +135,7 @@ def _progress_bar(total: int, *, shown: bool) -> Iterator[Any]:
         from IPython.display import display
 
         view = bar.container._repr_mimebundle_()
-        view.pop("text/plain")
+        del view["text/plain"]
         handle = display(view, raw=True, display_id=True)
         bar.displayed = True
     try:

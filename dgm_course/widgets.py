@@ -11,6 +11,7 @@ import html
 import inspect
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as ipw
@@ -31,22 +32,26 @@ class Panel(ipw.VBox):
         row = ipw.Layout(flex_flow="row wrap", align_items="center")
         super().__init__([ipw.HBox(controls, layout=row), self.picture, self.error])
 
-    def redraw(self, draw: Callable[[], str]) -> None:
-        """Show the figure after ``draw()``, which returns its alternative text."""
-        try:
-            alt = html.escape(draw(), quote=True)
-            png = base64.b64encode(plots.to_png(self.fig)).decode()
-        except Exception:
-            # A front end swallows what a callback raises: show it where the reader looks.
-            message = html.escape(traceback.format_exc(limit=-3))
-            self.error.value = f'<pre role="alert" style="color:#a40000">{message}</pre>'
-            raise
+    def redraw(self, draw: Draw, values: dict[str, Any]) -> None:
+        """Show what ``draw(fig, **values)`` makes of the figure."""
+        alt = html.escape(plots.describe(draw, self.fig, values), quote=True)
+        png = base64.b64encode(plots.to_png(self.fig)).decode()
         width = int(self.fig.get_figwidth() * plots.DPI)
         self.picture.value = (
             f'<img alt="{alt}" src="data:image/png;base64,{png}" '
             f'style="width:{width}px; max-width:100%">'
         )
-        self.error.value = ""
+
+    @contextmanager
+    def showing_errors(self) -> Iterator[None]:
+        """Show an exception where the reader looks: a front end swallows what a callback raises."""
+        try:
+            yield
+            self.error.value = ""
+        except Exception:
+            message = html.escape(traceback.format_exc(limit=-3))
+            self.error.value = f'<pre role="alert" style="color:#a40000">{message}</pre>'
+            raise
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         # What shows where no kernel runs, on GitHub for one, instead of VBox(children=(...)).
@@ -85,8 +90,8 @@ def explore(draw: Draw, *, size: tuple[float, float] = (6.4, 4.0), **ranges: Any
     panel.controls = controls
 
     def update(_: Any = None) -> None:
-        values = {name: control.value for name, control in controls.items()}
-        panel.redraw(lambda: plots.describe(draw, panel.fig, values))
+        with panel.showing_errors():
+            panel.redraw(draw, {name: control.value for name, control in controls.items()})
 
     for control in controls.values():
         control.observe(update, names="value")
@@ -111,18 +116,19 @@ def live(
     play = ipw.Play(min=0, max=100_000, interval=50, show_repeat=False)
     step = ipw.Button(description="Step", tooltip="One step further")
     reset = ipw.Button(description="Reset", tooltip="Start the run anew")
-    panel = Panel([play, step, reset], size, "Live panel (play, step, reset): run the cell to use it.")
+    panel = Panel(
+        [play, step, reset], size, "Live panel (play, step, reset): run the cell to use it."
+    )
     panel.play, panel.step, panel.reset = play, step, reset
     run = steps()
 
     def advance(_: Any = None) -> None:
-        try:
-            state = next(run)
-        except StopIteration:
-            play.playing = False
-            step.disabled = True
-            return
-        panel.redraw(lambda: plots.describe(draw, panel.fig, {"state": state}))
+        with panel.showing_errors():
+            for state in run:
+                panel.redraw(draw, {"state": state})
+                return
+        play.playing = False
+        step.disabled = True
 
     def restart(_: Any = None) -> None:
         nonlocal run
@@ -145,7 +151,11 @@ def live(
 def _control(name: str, choice: Any, default: Any) -> ipw.Widget:
     """The control that a range asks for, at the default where there is one."""
     start = {} if default is inspect.Parameter.empty else {"value": default}
-    common: dict[str, Any] = {"description": name, "style": {"description_width": "initial"}, **start}
+    common: dict[str, Any] = {
+        "description": name,
+        "style": {"description_width": "initial"},
+        **start,
+    }
     if choice is bool:
         return ipw.Checkbox(indent=False, **common)
     if isinstance(choice, list) and choice:

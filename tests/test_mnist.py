@@ -28,6 +28,7 @@ from dgm_course.data import Images, data_folder, fetch, mnist
 
 # The package's name `mnist` is the function; the module's table is replaced by that of tiny files.
 module = importlib.import_module("dgm_course.data.mnist")
+importlib.import_module("tqdm.auto")  # now: a test gives up the right to read packages
 
 TRAIN_IMAGES, TRAIN_LABELS = module.FILES["train"]
 TEST_IMAGES, TEST_LABELS = module.FILES["test"]
@@ -236,6 +237,8 @@ BODY = pixels(5, 0)
 OTHER = idx((5, 28, 28), pixels(5, 2))
 FLIPPED = bytearray(GOOD[FILE])
 FLIPPED[len(FLIPPED) // 2] ^= 0xFF
+BAD_BLOCK = bytearray(GOOD[FILE])
+BAD_BLOCK[10] = 0xFF  # right after gzip's header: a kind of block that does not exist
 BAD_CRC = bytearray(GOOD[FILE])
 BAD_CRC[-8] ^= 0xFF
 
@@ -244,6 +247,7 @@ WRONG: dict[str, tuple[bytes, list[str]]] = {
     "truncated": (GOOD[FILE][:-600], ["truncated or corrupt: expected 3936 bytes, got 3"]),
     "truncated in its header": (GOOD[FILE][:12], ["truncated or corrupt: expected 16 bytes, got "]),
     "corrupt": (bytes(FLIPPED), ["truncated or corrupt: expected 3936 bytes, got "]),
+    "corrupt from the start": (bytes(BAD_BLOCK), ["expected 16 bytes, got 0, then: Error -3"]),
     "wrong CRC": (bytes(BAD_CRC), ["expected 3936 bytes, got 3936, then: CRC check failed"]),
     "empty": (b"", ["must be a gzip file, starting with b'\\x1f\\x8b', got b''"]),
     "wrong checksum": (
@@ -447,8 +451,9 @@ def can_be_refused() -> bool:
     """Whether this process can be one that mode bits hold for: root in a small container cannot."""
     try:
         with as_nobody():
+            Path(tempfile.gettempdir(), ".").stat()
             return True
-    except (AttributeError, OSError):  # no user ids on this system, or only one of them
+    except (AttributeError, OSError):  # no user ids here, or one only, or a closed parent folder
         return False
 
 

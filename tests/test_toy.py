@@ -21,6 +21,7 @@ from dgm_course.data import (
     pinwheel,
     spirals,
     two_moons,
+    two_moons_log_prob,
 )
 from dgm_course.data.toy import as_generator
 
@@ -89,7 +90,7 @@ def test_energy_takes_each_point_by_itself(name: str) -> None:
 
 @pytest.mark.parametrize("shape", [(2,), (3, 3), (3, 1), (2, 3, 2)])
 def test_energy_rejects_other_shapes(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"z must have shape \(N, 2\), got shape"):
+    with pytest.raises(ValueError, match=r"z must have shape \(N, 2\) and a floating dtype, got"):
         energy("U1", torch.zeros(shape))
 
 
@@ -223,7 +224,7 @@ def test_eight_gaussians_draws_from_its_density(radius: float, scale: float) -> 
         lambda x: x[:, 0] * x[:, 1],
         lambda x: x[:, 0] ** 2,
         lambda x: (x[:, 1] > 0.5 * radius).float(),
-        lambda x: torch.cos(8 * torch.atan2(x[:, 1], x[:, 0])),  # where on the circle
+        lambda x: torch.sin(8 * torch.atan2(x[:, 1], x[:, 0])),  # where on the circle
     ):
         expected = (mass * f(grid).double()).sum()
         values = f(x).double()
@@ -256,6 +257,50 @@ def test_two_moons_without_blur_are_two_half_circles() -> None:
     # The blur alone: the variances add.
     blurred = two_moons(N, 1, scale=0.3).double()
     assert ((blurred.var(0) - x.var(0) - 0.09).abs() < 0.05).all()
+
+
+def moons_by_gauss_legendre(x: Tensor, scale: float) -> Tensor:
+    """ln ∫ N(x; arc(t), scale² I) dt / π over both moons, by 2000 nodes on each."""
+    nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(2000))
+    arc = torch.polar(torch.ones_like(nodes), math.pi * (nodes + 1) / 2)
+    arcs = torch.stack([arc - (0.5 + 0.25j), -arc + (0.5 + 0.25j)])  # (2, nodes)
+    squared = (torch.view_as_complex(x)[:, None, None] - arcs).abs() ** 2
+    log_normal = -squared / (2 * scale**2) - math.log(2 * math.pi * scale**2)
+    return torch.logsumexp((weights / 4).log() + log_normal, (1, 2))
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.1, 0.3])
+def test_two_moons_log_prob_equals_another_quadrature(scale: float) -> None:
+    x = two_moons(500, 2, scale=scale).double()
+    error = (two_moons_log_prob(x, scale=scale) - moons_by_gauss_legendre(x, scale)).abs()
+    assert error.max() < 1e-9
+    in_float32 = two_moons_log_prob(x.float(), scale=scale)
+    assert in_float32.dtype == torch.float32
+    assert (in_float32 - two_moons_log_prob(x, scale=scale)).abs().max() < 1e-3
+
+
+def test_narrower_moons_are_refused() -> None:
+    with pytest.raises(ValueError, match="scale must be at least 0.05, got 0.02"):
+        two_moons_log_prob(torch.zeros(1, 2), scale=0.02)
+
+
+def test_two_moons_draws_from_its_density() -> None:
+    """The density has mass 1, and averages over the draws are within 4 standard errors."""
+    grid, cell = board(3.0, 150)
+    mass = two_moons_log_prob(grid).double().exp() * cell
+    assert mass.sum().item() == pytest.approx(1, abs=1e-4)
+    x = two_moons(N, 3)
+    for f in (
+        lambda x: two_moons_log_prob(x),
+        lambda x: x[:, 0],
+        lambda x: x[:, 1],
+        lambda x: x[:, 0] * x[:, 1],
+        lambda x: x[:, 0] ** 2,
+        lambda x: x[:, 0] ** 2 * x[:, 1],
+    ):
+        expected = (mass * f(grid).double()).sum()
+        values = f(x).double()
+        assert abs(values.mean() - expected) < 4 * values.std() / N**0.5 + 1e-4
 
 
 def test_pinwheel_untwisted_has_straight_arms() -> None:
@@ -353,7 +398,7 @@ def test_a_seed_is_an_integer_or_a_generator(sampler: Callable[..., Tensor], see
 @samplers
 @pytest.mark.parametrize("n", [0, -1])
 def test_no_points_are_rejected(sampler: Callable[..., Tensor], n: int) -> None:
-    with pytest.raises(ValueError, match=f"n must be at least 1, got {n}"):
+    with pytest.raises(ValueError, match=f"n must be a whole number of at least 1, got {n}"):
         sampler(n, 0)
 
 

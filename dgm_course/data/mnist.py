@@ -44,8 +44,7 @@ SHA256 = {
 LARGEST = 60_000 * 28 * 28  # bytes after the header, in the largest of the files
 
 ADVICE = (
-    "digits() needs no download; if you have the four .gz files of MNIST, set DGM_COURSE_DATA_DIR "
-    "to their folder"
+    "digits() needs no download; DGM_COURSE_DATA_DIR can name a folder with MNIST's four .gz files"
 )
 
 
@@ -55,7 +54,7 @@ def mnist(split: str = "train") -> Images:
     What is missing is downloaded into `data_folder`, 11 MB in all; a full cache makes no request.
     Every call checks the files again. Binarise the images with `binarise` and levels=256.
 
-    Source: LeCun, Bottou, Bengio & Haffner 1998, http://yann.lecun.com/exdb/mnist/.
+    Source: LeCun, Bottou, Bengio & Haffner 1998, section III, https://doi.org/10.1109/5.726791.
 
     Args:
         split: "train" or "test".
@@ -91,9 +90,7 @@ def data_folder() -> Path:
 
 
 def fetch(*, force: bool = False) -> list[Path]:
-    """The paths of the four files, once each is there and has passed its check.
-
-    Raises what `mnist` raises.
+    """The paths of the four files, once each is there and has passed its check; raises as `mnist`.
 
     Args:
         force: download all four again. A file is replaced only by one that passed its check.
@@ -174,8 +171,7 @@ def _read(path: Path, name: str) -> Tensor:
                 data += chunk
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(
-            f"{name}.gz is truncated or corrupt: expected {size} bytes, got {len(data)}, "
-            f"then: {error}"
+            f"{name} is truncated or corrupt: expected {size} bytes, got {len(data)}, then: {error}"
         ) from error
     if len(data) != size:
         got = f"{len(data)} or more" if len(data) > size else len(data)

@@ -27,7 +27,7 @@ class Bijection(nn.Module, ABC):
         """z = f(x) and log|det ∂f/∂x|: data ``(N, D)`` to noise ``(N, D)`` and nats ``(N,)``."""
 
     def check(self, points: Tensor, name: str) -> None:
-        """Raise a ValueError unless ``points`` is a finite batch ``(N, D)`` in the weights' dtype."""
+        """Raise a ValueError unless ``points`` is a finite ``(N, D)`` in the weights' dtype."""
         weight = next(self.parameters())
         check_points(points, self.dim, weight.dtype, name)
 

@@ -1,4 +1,4 @@
-"""A density out of a base distribution and a bijection, and the two divergences it is trained by."""
+"""A density out of a base and a bijection, and the two divergences that it is trained by."""
 
 from __future__ import annotations
 

@@ -66,15 +66,15 @@ class PlanarFlow(Bijection):
         return states[0], -log_det_of_tanh_layer(torch.stack(hs), slope[:, None]).sum(0)
 
     def path(self, z: Tensor) -> Tensor:
-        """z and the points after each layer, z_0 = z to z_L = g(z): ``(N, D)`` to ``(L + 1, N, D)``."""
+        """z and the points after each layer, z_0 = z to z_L = g(z): ``(L + 1, N, D)``."""
         return torch.stack(self._walk(z)[0])
 
     def inverse_path(self, x: Tensor) -> Tensor:
-        """The same points found from their end: x = z_L back to z_0 = f(x), in the order of `path`."""
+        """The same points found from their end, x = z_L back to z_0 = f(x), in `path`'s order."""
         return torch.stack(self._walk_back(x)[0])
 
     def _walk(self, z: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """The L + 1 points ``(N, D)`` of the path, each layer's h ``(N,)``, and the slopes ``(L,)``."""
+        """The L + 1 points ``(N, D)`` of the path, the layers' h ``(N,)``, the slopes ``(L,)``."""
         self.check(z, "z")
         u_hat, slope = self.invertible_parameters()
         states, hs = [z], []

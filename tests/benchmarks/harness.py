@@ -1,0 +1,49 @@
+"""Timing in turn, and the table that is printed."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One measurement beside what it is compared with, and the ratio it must not exceed."""
+
+    what: str
+    ours: float  # seconds
+    theirs: float  # seconds; a peer's, or a limit's
+    peer: str
+    limit: float | None  # of ours / theirs; None where the ratio is only shown
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.theirs
+
+    @property
+    def held(self) -> bool:
+        return self.limit is None or self.ratio <= self.limit
+
+
+def in_turn(functions: dict[str, Callable[[], object]], rounds: int = 40) -> dict[str, float]:
+    """Median seconds of each function, called in turn, so that a slow moment slows them all."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds + 3):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values[3:]) for name, values in times.items()}
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| what | ours, ms | beside | its ms | ratio | at most |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        limit = "" if row.limit is None else f"{row.limit:g}{'' if row.held else ' (MISSED)'}"
+        lines.append(
+            f"| {row.what} | {row.ours * 1e3:.3g} | {row.peer} | {row.theirs * 1e3:.3g} "
+            f"| {row.ratio:.2f} | {limit} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,52 @@
+"""The lectures' exercises: for each answer's name, a right solution and typical wrong ones."""
+
+PLANAR_FLOWS = {
+    "factor": (
+        "factor = 2.0",
+        [
+            "factor = 0.5",  # the factor by which volume shrinks
+            "factor = 1.5",  # u added instead of u subtracted
+            "factor = 'two'",
+        ],
+    ),
+    "repair": (
+        "def repair(u, w):\n"
+        "    c = w @ u\n"
+        "    return u + (torch.log1p(c.exp()) - 1 - c) * w / (w @ w)",
+        [
+            "def repair(u, w):\n    c = w @ u\n    return u + (m(c) - c) * w / w.norm()",
+            "def repair(u, w):\n    return u",
+            "def repair(u, w):\n    c = w @ u\n    return u + (m(c) - c) / (w @ w)",
+            "def repair(u, w):\n    c = w @ u\n    return u + (m(c) - c) * u / (w @ u)",
+        ],
+    ),
+    "layer_log_det": (
+        "def layer_log_det(z, u, w, b):\n"
+        "    return (1 + (1 - torch.tanh(z @ w + b) ** 2) * (w @ u)).abs().log()",
+        [
+            # at the layer's output
+            "def layer_log_det(z, u, w, b):\n"
+            "    x = z + torch.tanh(z @ w + b)[:, None] * u\n"
+            "    return (1 + (1 - torch.tanh(x @ w + b) ** 2) * (w @ u)).abs().log()",
+            # h instead of h'
+            "def layer_log_det(z, u, w, b):\n"
+            "    return (1 + torch.tanh(z @ w + b) * (w @ u)).abs().log()",
+            # no logarithm
+            "def layer_log_det(z, u, w, b):\n"
+            "    return (1 + (1 - torch.tanh(z @ w + b) ** 2) * (w @ u)).abs()",
+            # one number for the batch
+            "def layer_log_det(z, u, w, b):\n"
+            "    return (1 + (1 - torch.tanh(z @ w + b) ** 2) * (w @ u)).abs().log().sum()",
+        ],
+    ),
+    "seeking_costs": (
+        "seeking_costs = math.log(2)",
+        ["seeking_costs = 0.5", "seeking_costs = 0.0", "seeking_costs = -math.log(2)"],
+    ),
+    "equations": (
+        "equations = (256 * 16, 0)",
+        ["equations = (16, 0)", "equations = (256 * 16, 256 * 16)", "equations = 4096"],
+    ),
+}
+
+EXERCISES = {"01_planar_flows": PLANAR_FLOWS}

@@ -1,0 +1,54 @@
+"""Run a lecture's code cells in this process, quickly, and keep its panels."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from dgm_course.widgets import Panel
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+LECTURES = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+class Lecture:
+    """A notebook, the names its code cells define, and the panels they make, by cell id."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+        self.names: dict[str, Any] = {"__name__": "__main__"}
+        self.panels: dict[str, Panel] = {}
+
+    def run(self) -> Lecture:
+        """All code cells, with a twentieth of the training steps."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DGM_COURSE_QUICK", "1")
+            patch.chdir(self.path.parent)
+            for number, cell in enumerate(self.cells):
+                self.execute(cell.source, cell.id)
+                if number == 0:  # the import cell
+                    self._keep_panels()
+        return self
+
+    def execute(self, source: str, cell_id: str, names: dict[str, Any] | None = None) -> str:
+        """Run one cell's source and return what it printed."""
+        self.current = cell_id
+        code = compile(source, f"{self.path.name}:{cell_id}", "exec")
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code, self.names if names is None else names)
+        return printed.getvalue()
+
+    def _keep_panels(self) -> None:
+        for name in ("explore", "live"):
+
+            def keep(*args: Any, make: Any = self.names[name], **options: Any) -> Panel:
+                self.panels[self.current] = panel = make(*args, **options)
+                return panel
+
+            self.names[name] = keep

@@ -1,0 +1,159 @@
+"""Imports run one way, and a few limits that keep the library readable."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+import dgm_course
+
+LOWER = {"probability", "data", "training"}
+FAMILIES = {"flows", "mixtures", "vae", "autoregressive", "density_ratio"}
+# What each part of the package may import of the others; None is "anything".
+MAY_IMPORT: dict[str, set[str] | None] = {
+    "__init__": set(),
+    **dict.fromkeys(LOWER, LOWER),
+    **dict.fromkeys(FAMILIES, LOWER),
+    "plots": set(),
+    "widgets": {"plots"},
+    "claims": {"training"},  # for the switch that shortens training
+    "grading": None,
+    "cli": None,
+}
+ONLY_IN = {"matplotlib": "plots", "ipywidgets": "widgets"}
+NEVER_AT_TOP_LEVEL = {"sklearn", "pooch", "tqdm", "IPython"}
+MAY_PRINT = {"claims", "cli"}
+SAY_NOTHING = {"utils", "helpers", "core", "base", "common"}
+MAX_LINES = {"training.py": 150, "widgets.py": 200}
+
+
+def imports(tree: ast.AST, path: str) -> Iterator[tuple[str, bool]]:
+    """The dotted name of each import in a module, and whether it runs when the module does."""
+    package = ["dgm_course", *PurePosixPath(path).parent.parts]
+    inside_functions = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*start, *filter(None, [node.module])])
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        for name in names:
+            yield name, id(node) not in inside_functions
+
+
+def problems(sources: dict[str, str]) -> list[str]:
+    """What is wrong with a package, given as the text of each file by its path in the package."""
+    found = []
+    ours = {PurePosixPath(path).with_suffix("").parts[0] for path in sources}
+    for path, source in sources.items():
+        parts = PurePosixPath(path).with_suffix("").parts
+        part, tree = parts[0], ast.parse(source)
+        if part not in MAY_IMPORT:
+            found.append(f"{path}: {part} has no layer yet")
+        allowed = MAY_IMPORT.get(part)
+        for name, at_top in imports(tree, path):
+            top, _, rest = name.partition(".")
+            other = rest.partition(".")[0]
+            is_ours = top == "dgm_course" and other in ours
+            if is_ours and allowed is not None and other not in allowed | {part}:
+                found.append(f"{path}: {part} must not import {other}")
+            if ONLY_IN.get(top, part) != part:
+                found.append(f"{path}: only {ONLY_IN[top]} imports {top}")
+            if at_top and top in NEVER_AT_TOP_LEVEL:
+                found.append(f"{path}: {top} is imported where it is used, not at the top")
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        if part not in MAY_PRINT and "print" in names:
+            found.append(f"{path}: print")
+        if SAY_NOTHING & {*parts}:
+            found.append(f"{path}: the name says nothing")
+        limit = MAX_LINES.get(path, 400)
+        if (n_lines := len(source.splitlines())) >= limit:
+            found.append(f"{path}: {n_lines} lines, the limit is {limit}")
+    return found
+
+
+def the_package() -> dict[str, str]:
+    folder = Path(dgm_course.__file__).parent
+    return {
+        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted(folder.rglob("*.py"))
+    }
+
+
+def test_the_package_keeps_to_the_rules() -> None:
+    sources = the_package()
+    assert {"__init__.py", "flows/planar.py", "data/toy.py", "plots.py", "cli.py"} <= {*sources}
+    assert problems(sources) == []
+
+
+CLEAN = {
+    "__init__.py": "",
+    "probability.py": "import torch",
+    "training.py": "def fit():\n    from tqdm.auto import tqdm",
+    "data/__init__.py": "from dgm_course.data.toy import moons",
+    "data/toy.py": "from ..probability import check",
+    "flows/__init__.py": "from dgm_course.flows.planar import PlanarFlow",
+    "flows/planar.py": "from .bijection import Bijection\nfrom dgm_course.data import toy",
+    "flows/bijection.py": "from dgm_course import probability, training",
+    "vae/__init__.py": "",
+    "plots.py": "import matplotlib.figure",
+    "widgets.py": "import ipywidgets as ipw\nfrom dgm_course import plots",
+    "claims.py": "from dgm_course.training import quick\nprint(quick)",
+    "cli.py": "import dgm_course\ndef data():\n    from dgm_course.data import fetch",
+    "grading/report.py": "from dgm_course import claims, flows",
+}
+
+
+def test_a_clean_package_passes() -> None:
+    assert problems(CLEAN) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "problem"),
+    [
+        ("probability.py", "from dgm_course.flows import PlanarFlow", "must not import flows"),
+        ("training.py", "import dgm_course.flows.planar", "must not import flows"),
+        ("data/toy.py", "from dgm_course import plots", "must not import plots"),
+        ("data/toy.py", "def f():\n    from .. import claims", "must not import claims"),
+        ("data/toy.py", "from ..widgets import explore", "must not import widgets"),
+        ("flows/planar.py", "from dgm_course.vae import VAE", "must not import vae"),
+        ("vae/__init__.py", "from ..flows import PlanarFlow", "must not import flows"),
+        ("flows/__init__.py", "from dgm_course.claims import claim", "must not import claims"),
+        ("flows/planar.py", "import dgm_course.cli", "must not import cli"),
+        ("plots.py", "from dgm_course.widgets import explore", "must not import widgets"),
+        ("plots.py", "from dgm_course.flows import PlanarFlow", "must not import flows"),
+        ("widgets.py", "from dgm_course.training import fit", "must not import training"),
+        ("claims.py", "from dgm_course.plots import show", "must not import plots"),
+        ("__init__.py", "from dgm_course import flows", "must not import flows"),
+        ("__init__.py", "from . import flows", "must not import flows"),
+        ("utils.py", "", "the name says nothing"),
+        ("data/helpers.py", "", "the name says nothing"),
+        ("flows/common/__init__.py", "", "the name says nothing"),
+        ("gan.py", "", "gan has no layer yet"),
+        ("flows/planar.py", "import matplotlib.pyplot as plt", "only plots imports matplotlib"),
+        ("widgets.py", "def f():\n    from matplotlib import cm", "only plots imports matplotlib"),
+        ("plots.py", "from ipywidgets import HTML", "only widgets imports ipywidgets"),
+        ("data/toy.py", "import sklearn.datasets", "sklearn is imported where it is used"),
+        ("data/toy.py", "try:\n    import pooch\nfinally:\n    pass", "pooch is imported where"),
+        ("training.py", "from tqdm.auto import tqdm", "tqdm is imported where it is used"),
+        ("plots.py", "class A:\n    from IPython.display import display", "IPython is imported"),
+        ("flows/planar.py", "def f():\n    print('loss')", "print"),
+        ("flows/planar.py", "\n" * 400, "lines, the limit is 400"),
+        ("training.py", "\n" * 150, "lines, the limit is 150"),
+        ("widgets.py", "\n" * 200, "lines, the limit is 200"),
+    ],
+)
+def test_each_rule_fires(path: str, line: str, problem: str) -> None:
+    broken = CLEAN | {path: CLEAN.get(path, "") + "\n" + line}
+    (found,) = (text for text in problems(broken) if problem in text)
+    assert found.startswith(f"{path}: ")

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import torch
+
+from dgm_course.claims import ClaimError, check, claim
+
+
+@pytest.mark.parametrize(
+    ("value", "band", "printed"),
+    [
+        (0.01, {"below": 0.02}, "below 0.02"),
+        (3, {"equals": 3}, "exactly 3"),
+        (2.9, {"equals": 3, "within": 0.2}, "equals 3 within 0.2"),
+        (torch.tensor([0.5, 0.7]), {"above": 0.1, "below": 1}, "above 0.1 and below 1"),
+        (np.zeros(3), {"equals": 0}, "exactly 0"),
+    ],
+)
+def test_a_claim_that_holds_prints_its_band_and_not_the_measurement(capsys, value, band, printed):
+    claim("the sentence", value, **band)
+    assert capsys.readouterr().out == f"✓ the sentence [{printed}]\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "band", "words"),
+    [
+        (0.03, {"below": 0.02}, "expected below 0.02, measured 0.03"),
+        (0.02, {"below": 0.02}, "below 0.02"),
+        (0.0, {"above": 0.0}, "above 0"),
+        (2.5, {"equals": 3, "within": 0.2}, "equals 3 within 0.2, measured 2.5"),
+        (float("nan"), {"below": 1}, "measured nan"),
+        ([0.5, 1.5, 2.5], {"below": 1}, "2 of 3 values outside, between 1.5 and 2.5"),
+        ([0.5, -1.0], {"above": 0, "below": 1}, "1 of 2 values outside"),
+    ],
+)
+def test_a_claim_that_fails_says_both(value, band, words):
+    with pytest.raises(ClaimError, match=words):
+        claim("the sentence", value, **band)
+
+
+def test_a_claim_without_a_band_or_a_value_is_refused():
+    with pytest.raises(ValueError, match="needs a band"):
+        claim("anything", 1.0)
+    with pytest.raises(ValueError, match="empty"):
+        claim("nothing", [], below=1)
+
+
+def test_quick_leaves_claims_about_training_unchecked_and_says_so(capsys, monkeypatch):
+    monkeypatch.setenv("DGM_COURSE_QUICK", "1")
+    claim("trained", 5.0, below=1, trained=True)
+    assert "not checked: DGM_COURSE_QUICK is set" in capsys.readouterr().out
+    with pytest.raises(ClaimError):
+        claim("exact", 5.0, below=1)
+
+
+ABOUT = {"expected": "a positive number", "why": "Lengths are positive.", "name": "length"}
+
+
+def test_an_unanswered_exercise(capsys):
+    check(..., lambda answer: 1 / 0, **ABOUT)
+    assert capsys.readouterr().out == "length: not answered yet\n"
+
+
+@pytest.mark.parametrize("verdict", [True, np.bool_(True)])
+def test_a_right_answer(capsys, verdict):
+    check(2.0, lambda answer: verdict, **ABOUT)
+    assert capsys.readouterr().out == "✓ length: right. Lengths are positive.\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "test", "came"),
+    [
+        (-2.0, lambda a: a > 0, "got -2"),
+        (-2.0, lambda a: "its sign is wrong", "its sign is wrong"),
+        ("x", lambda a: a > 0, "the check met TypeError: '>' not supported"),
+        ("x" * 100, lambda a: False, "got 'xxxx"),
+        (1.0, lambda a: np.bool_(False), "got 1"),
+    ],
+)
+def test_a_wrong_answer_hears_what_was_expected_what_came_and_why(capsys, answer, test, came):
+    check(answer, test, **ABOUT)
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"✗ length: not yet. Expected a positive number; {came}")
+    assert printed.endswith("Lengths are positive.\n")
+    assert len(printed) < 250

@@ -1,0 +1,112 @@
+"""The wheel: what it holds, and how it behaves without the repository around it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from importlib.metadata import version
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from packaging.version import Version
+
+import dgm_course
+
+ROOT = Path(__file__).parent.parent
+TREE = ("pyproject.toml", "README.md", "LICENSE", "LICENSE-text.md")
+FOLDERS = ("dgm_course", "notebooks", "tests")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy, so that no build/ or *.egg-info is left in the repository."""
+    copy = tmp_path_factory.mktemp("tree")
+    for name in TREE:
+        shutil.copy(ROOT / name, copy)
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    # Without isolation the build needs no network; a new environment's setuptools may be too old.
+    isolation = [] if Version(version("setuptools")) < Version("77") else ["--no-isolation"]
+    command = [sys.executable, "-m", "build", "--wheel", *isolation, "--outdir", str(copy / "out")]
+    built = subprocess.run([*command, str(copy)], capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (path,) = (copy / "out").iterdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripts folder of a clean environment with the wheel in it.
+
+    The dependencies are lent by this environment, so that torch is not installed again. What
+    makes the course importable here, an editable install, is not lent: it is a .pth file, and
+    those count only in an environment's own folder.
+    """
+    folder = tmp_path_factory.mktemp("clean")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    where = {"base": str(folder), "platbase": str(folder)}
+    scripts = Path(sysconfig.get_path("scripts", "venv", where))
+    pip = [sys.executable, "-m", "pip", "--python", str(scripts / "python")]
+    install = ["install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run([*pip, *install], check=True)
+    lent = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    site_packages = Path(sysconfig.get_path("purelib", "venv", where))
+    (site_packages / "lent.pth").write_text("\n".join(lent))
+    return scripts
+
+
+def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    texts = [str(part) for part in command]
+    return subprocess.run(texts, cwd=cwd, env=env, capture_output=True, text=True)
+
+
+def test_the_wheel_holds_the_library_only(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    info = f"dgm_course-{dgm_course.__version__}.dist-info"
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "dgm_course").rglob("*.py")}
+    assert {name for name in names if not name.startswith(f"{info}/")} == {
+        *sources,
+        "dgm_course/py.typed",
+    }
+    assert {f"{info}/licenses/LICENSE", f"{info}/licenses/LICENSE-text.md"} <= names
+
+
+def test_dgm_runs_without_the_repository(installed: Path, tmp_path: Path) -> None:
+    answer = run(installed / "dgm", "--version", cwd=tmp_path)
+    assert answer.stdout == f"dgm_course, version {dgm_course.__version__}\n"
+
+    answer = run(installed / "dgm", "list", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert "the installed package holds the library only" in answer.stderr
+    assert "give --notebooks DIR" in answer.stderr
+
+    answer = run(installed / "dgm", "list", "--notebooks", ROOT / "notebooks", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert "\n01  " in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        ("dgm_course", "torch numpy matplotlib ipywidgets sklearn"),
+        (
+            "dgm_course.flows, dgm_course.data, dgm_course.training, dgm_course.probability",
+            "matplotlib ipywidgets sklearn pooch IPython",
+        ),
+    ],
+)
+def test_imports_bring_nothing_that_is_not_needed(
+    installed: Path, tmp_path: Path, modules: str, absent: str
+) -> None:
+    code = f"import sys, {modules}; print(dgm_course.__file__, *sys.modules, sep='\\n')"
+    answer = run(installed / "python", "-c", code, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    file, *loaded = answer.stdout.splitlines()
+    assert Path(file).is_relative_to(installed.parent)  # the wheel's, not the repository's
+    assert not {*absent.split()} & {*loaded}

@@ -1,0 +1,31 @@
+import pytest
+import torch
+from torch.distributions import Distribution
+
+from dgm_course.probability import Estimate, check_points
+
+
+def test_estimate_is_mean_and_standard_error():
+    estimate = Estimate.from_samples(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    assert estimate.value == 2.5
+    assert estimate.standard_error == pytest.approx((5 / 3) ** 0.5 / 2)
+    assert str(Estimate(1.23456, 0.01)) == "1.2346 ± 0.0100"
+
+
+@pytest.mark.parametrize("shape", [(1,), (0,), (3, 1)])
+def test_estimate_refuses_other_shapes(shape):
+    with pytest.raises(ValueError, match=r"shape \(S,\) with S >= 2, got shape"):
+        Estimate.from_samples(torch.zeros(shape))
+
+
+def test_value_checks_follow_the_switch_of_torch_distributions():
+    bad = torch.tensor([[0.0, float("nan")]])
+    with pytest.raises(ValueError, match="NaN or inf in 1 of 1 points"):
+        check_points(bad, 2, torch.float32, "x")
+    Distribution.set_default_validate_args(False)
+    try:
+        check_points(bad, 2, torch.float32, "x")
+        with pytest.raises(ValueError, match=r"x must have shape \(N, 3\)"):
+            check_points(bad, 3, torch.float32, "x")
+    finally:
+        Distribution.set_default_validate_args(True)
