@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
 from dgm_course.training import quick
 
@@ -65,7 +66,7 @@ def claim(
         print(f"✓ {sentence} [{band}]")
     else:
         bad = numbers[~ok].ravel()
-        what = f"{bad[0]:.6g}" if numbers.size == 1 else _worst(bad, numbers.size)
+        what = f"{bad[0]:.10g}" if numbers.size == 1 else _worst(bad, numbers.size)
         raise ClaimError(f"{sentence}: expected {band}, measured {what}")
 
 
@@ -90,9 +91,15 @@ def check(
         print(f"{name}: not answered yet")
         return
     try:
-        verdict = test(answer)
+        # What the check draws must not move the notebook's stream: what follows was calibrated.
+        with torch.random.fork_rng(devices=[]):
+            verdict = test(answer)
     except Exception as error:
         verdict = f"the check met {type(error).__name__}: {error}"
+    if isinstance(verdict, torch.Tensor):
+        verdict = verdict.item()
+    if not isinstance(verdict, bool | np.bool_ | str) or verdict == "":
+        raise TypeError(f"test must return True, False or a sentence, got {verdict!r}")
     if isinstance(verdict, bool | np.bool_) and verdict:
         print(f"✓ {name}: right. {why}")
         return

@@ -36,6 +36,8 @@ def check_points(x: Tensor, n_features: int, dtype: torch.dtype, name: str) -> N
     ``torch.distributions``, ``Distribution.set_default_validate_args``; `training.fit` turns it
     off inside its loop.
     """
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
     if x.ndim != 2 or x.shape[1] != n_features:
         raise ValueError(f"{name} must have shape (N, {n_features}), got shape {tuple(x.shape)}")
     if len(x) == 0:

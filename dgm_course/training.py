@@ -36,7 +36,7 @@ def quick() -> bool:
 class History:
     """The loss of each step that was taken, and whether the reader stopped the run early."""
 
-    loss: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list, repr=False)
     interrupted: bool = False
 
 
@@ -53,15 +53,10 @@ def training_steps(
         with _unchecked_values():
             optimizer.zero_grad()
             value = loss(step).mean()
-            if not math.isfinite(number := value.item()):
-                raise FloatingPointError(
-                    f"the loss is {number} at step {step} of {n_steps}, and the weights are those "
-                    "before it. Try a smaller learning rate, max_grad_norm=1.0 or float64, and "
-                    "look for NaN or inf in the data"
-                )
+            _check_finite(number := value.item(), "loss", step, n_steps)
             value.backward()
-            if max_grad_norm is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf).item()
+            _check_finite(norm, "norm of the gradient", step, n_steps)
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()
@@ -82,9 +77,9 @@ def fit(
     Args:
         loss: maps the step's number, from 0, to losses per example ``(N,)`` in nats, or a scalar.
             It draws its own batch, on the device where the weights are.
-        optimizer: any optimiser; its parameters are what is trained and clipped.
+        optimizer: any whose ``step`` needs no closure; its parameters are trained and clipped.
         n_steps: number of steps; a twentieth of it (at least 1) under DGM_COURSE_QUICK.
-        scheduler: stepped after every step.
+        scheduler: any whose ``step`` needs no metric; stepped after every step.
         max_grad_norm: the Euclidean norm to which the gradient is clipped.
         progress: whether to show a bar with the running loss.
 
@@ -92,10 +87,12 @@ def fit(
         The history; after an interrupt (the stop button, Ctrl-C) what there is of it, marked.
 
     Raises:
-        FloatingPointError: at the first loss that is not finite, which never reaches the weights.
+        FloatingPointError: at the first loss or gradient that is not finite, before the weights.
     """
     if n_steps < 1:
         raise ValueError(f"n_steps must be at least 1, got {n_steps}")
+    if max_grad_norm is not None and max_grad_norm <= 0:
+        raise ValueError(f"max_grad_norm must be positive, got {max_grad_norm}")
     n_steps = max(1, n_steps // 20) if quick() else n_steps
     history = History()
     steps = training_steps(loss, optimizer, n_steps, scheduler, max_grad_norm)
@@ -108,6 +105,14 @@ def fit(
         except KeyboardInterrupt:
             history.interrupted = True
     return history
+
+
+def _check_finite(number: float, what: str, step: int, n_steps: int) -> None:
+    if not math.isfinite(number):
+        raise FloatingPointError(
+            f"the {what} is {number} at step {step} of {n_steps}, and the weights are as before it;"
+            " try a smaller learning rate, max_grad_norm=1.0, float64, and look for NaN in the data"
+        )
 
 
 @contextmanager
@@ -123,19 +128,15 @@ def _unchecked_values() -> Iterator[None]:
 
 @contextmanager
 def _progress_bar(total: int, *, shown: bool) -> Iterator[Any]:
-    """A bar that appears after half a second and leaves nothing behind, in a notebook either.
-
-    A stored bar would read "0 %" for ever, so the widget is shown without its text, then emptied.
-    """
+    """A bar after half a second, which leaves nothing behind: a stored one reads "0 %" for ever."""
     from tqdm.auto import tqdm
 
-    bar = tqdm(total=total, leave=False, delay=0.5, disable=not shown)
-    handle = None
+    bar, handle = tqdm(total=total, leave=False, delay=0.5, disable=not shown), None
     if hasattr(bar, "container"):  # the notebook's variant
         from IPython.display import display
 
         view = bar.container._repr_mimebundle_()
-        del view["text/plain"]
+        del view["text/plain"]  # what the file would keep
         handle = display(view, raw=True, display_id=True)
         bar.displayed = True
     try:

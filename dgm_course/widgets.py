@@ -37,6 +37,7 @@ class Panel(ipw.VBox):
         alt = html.escape(plots.describe(draw, self.fig, values), quote=True)
         png = base64.b64encode(plots.to_png(self.fig)).decode()
         width = int(self.fig.get_figwidth() * plots.DPI)
+        self.error.value = ""
         self.picture.value = (
             f'<img alt="{alt}" src="data:image/png;base64,{png}" '
             f'style="width:{width}px; max-width:100%">'
@@ -47,7 +48,6 @@ class Panel(ipw.VBox):
         """Show an exception where the reader looks: a front end swallows what a callback raises."""
         try:
             yield
-            self.error.value = ""
         except Exception:
             message = html.escape(traceback.format_exc(limit=-3))
             self.error.value = f'<pre role="alert" style="color:#a40000">{message}</pre>'
@@ -120,21 +120,26 @@ def live(
         [play, step, reset], size, "Live panel (play, step, reset): run the cell to use it."
     )
     panel.play, panel.step, panel.reset = play, step, reset
-    run = steps()
+    run = iter(steps())
 
     def advance(_: Any = None) -> None:
-        with panel.showing_errors():
-            for state in run:
-                panel.redraw(draw, {"state": state})
-                return
-        play.playing = False
-        step.disabled = True
+        done = True  # also after an exception: a run that has raised is over
+        try:
+            with panel.showing_errors():
+                for state in run:
+                    panel.redraw(draw, {"state": state})
+                    done = False
+                    break
+        finally:
+            if done:
+                play.playing = False
+                step.disabled = True
 
     def restart(_: Any = None) -> None:
         nonlocal run
         play.playing = False
         step.disabled = False
-        run = steps()
+        run = iter(steps())
         advance()
 
     def tick(change: dict[str, Any]) -> None:
@@ -159,12 +164,18 @@ def _control(name: str, choice: Any, default: Any) -> ipw.Widget:
     if choice is bool:
         return ipw.Checkbox(indent=False, **common)
     if isinstance(choice, list) and choice:
+        if start and default not in choice:
+            raise ValueError(f"{name} starts at {default!r}, outside its options {choice}")
         return ipw.Dropdown(options=choice, **common)
     numbers = isinstance(choice, tuple) and all(
         isinstance(v, int | float) and not isinstance(v, bool) for v in choice
     )
     if numbers and len(choice) in (2, 3) and choice[0] < choice[1]:
         low, high, *step = choice
+        if start and not low <= default <= high:
+            raise ValueError(f"{name} starts at {default}, outside its range {low} to {high}")
+        if step and step[0] <= 0:
+            raise ValueError(f"{name} must have a positive step, got {step[0]}")
         if all(isinstance(v, int) for v in (*choice, default if start else low)):
             return ipw.IntSlider(min=low, max=high, step=step[0] if step else 1, **common)
         return ipw.FloatSlider(

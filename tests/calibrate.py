@@ -3,8 +3,8 @@
     python -m tests.calibrate notebooks/01_planar_flows.ipynb --seeds 20
     ATEN_CPU_CAPABILITY=default python -m tests.calibrate notebooks/01_planar_flows.ipynb
 
-Runs the notebook's code cells in this process once a seed, with every seed that a cell sets moved
-by a multiple of 1000, and prints each claim about a trained model with its band and the range of
+Runs the notebook's code cells in this process once a seed, with every `seed_everything` moved by
+a multiple of 1000, and prints each claim about a trained model with its band and the range of
 what was measured. A claim that fails at one seed is printed all the same; the exit code then is 1.
 """
 

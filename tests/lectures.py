@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nbformat
-import pytest
 
 from dgm_course.widgets import Panel
 
@@ -27,9 +28,8 @@ class Lecture:
 
     def run(self) -> Lecture:
         """All code cells, with a twentieth of the training steps."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("DGM_COURSE_QUICK", "1")
-            patch.chdir(self.path.parent)
+        quick = mock.patch.dict(os.environ, DGM_COURSE_QUICK="1")
+        with quick, contextlib.chdir(self.path.parent):
             for number, cell in enumerate(self.cells):
                 self.execute(cell.source, cell.id)
                 if number == 0:  # the import cell

@@ -87,6 +87,8 @@ def log_normaliser(name: str, *, wall: bool = True, box: float | None = None) ->
                 "give box=4.0, or wall=True"
             )
         box = 8.0  # beyond |z| = 8 less than 1e-15 of the mass is left, with the wall
+    if not 0 < box <= 20:
+        raise ValueError(f"box must be positive and at most 20, got {box}")
     n = 1000
     step = 2 * box / n
     ticks = torch.linspace(-box + step / 2, box - step / 2, n, dtype=torch.float64)
@@ -166,7 +168,7 @@ def two_moons_log_prob(x: Tensor, *, scale: float = 0.1) -> Tensor:
     scale ≥ 0.05.
     """
     _check_plane(x, "x")
-    if scale < 0.05:
+    if not scale >= 0.05:
         raise ValueError(
             f"scale must be at least 0.05, got {scale}: narrower arcs need more angles"
         )
@@ -174,9 +176,13 @@ def two_moons_log_prob(x: Tensor, *, scale: float = 0.1) -> Tensor:
     angle = math.pi / 2 * (nodes + 1)
     side = torch.tensor([1.0, -1.0]).to(x).repeat_interleave(200)
     centres = _moons(angle.repeat(2), side)
-    squared = torch.cdist(x, centres, compute_mode="donot_use_mm_for_euclid_dist").square()
-    log_normal = -squared / (2 * scale**2) - math.log(2 * math.pi * scale**2)
-    return torch.logsumexp(log_normal + (weights.repeat(2) / 4).log(), 1)
+    log_weights = (weights.repeat(2) / 4).log() - math.log(2 * math.pi * scale**2)
+
+    def log_prob(part: Tensor) -> Tensor:
+        squared = torch.cdist(part, centres, compute_mode="donot_use_mm_for_euclid_dist").square()
+        return torch.logsumexp(log_weights - squared / (2 * scale**2), 1)
+
+    return torch.cat([log_prob(part) for part in x.split(10_000)])  # 30 MB at a time
 
 
 def _moons(angle: Tensor, side: Tensor) -> Tensor:

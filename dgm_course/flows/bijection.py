@@ -13,7 +13,7 @@ from dgm_course.probability import check_points
 class Bijection(nn.Module, ABC):
     """An invertible map x = g(z) of ℝᴰ with inverse z = f(x), each with its own log|det|.
 
-    A subclass defines both directions for a batch ``(N, D)`` that `check` has accepted.
+    A subclass defines both directions and calls `check` in each.
     """
 
     dim: int  # D, the number of features
@@ -28,7 +28,7 @@ class Bijection(nn.Module, ABC):
 
     def check(self, points: Tensor, name: str) -> None:
         """Raise a ValueError unless ``points`` is a finite ``(N, D)`` in the weights' dtype."""
-        weight = next(self.parameters())
+        weight = next(self.parameters(), points)  # a permutation has no weights: any dtype will do
         check_points(points, self.dim, weight.dtype, name)
 
 

@@ -36,7 +36,9 @@ class FlowModel(nn.Module):
 
     Args:
         base: the density of z, a ``torch.distributions`` object of event shape ``(D,)`` or a
-            module that returns one when called (a learned base such as `DiagonalGaussian`).
+            module that returns one when called (a learned base such as `DiagonalGaussian`). Only
+            a module follows ``.to(...)`` and ``.double()``; make a plain distribution in the
+            dtype and on the device of the weights.
         bijection: x = g(z), a `Bijection` of the same D.
 
     Raises:
@@ -47,16 +49,23 @@ class FlowModel(nn.Module):
         super().__init__()
         self._base = base
         self.bijection = bijection
-        if self.base.event_shape != (bijection.dim,):
+        shapes = tuple(self.base.batch_shape), tuple(self.base.event_shape)
+        if shapes != ((), (bijection.dim,)):
             raise ValueError(
-                f"base must have event shape ({bijection.dim},), that of the bijection, got "
-                f"{tuple(self.base.event_shape)}; torch.distributions.Independent makes one"
+                f"base must have batch shape () and event shape ({bijection.dim},), that of the "
+                f"bijection, got {shapes[0]} and {shapes[1]}; "
+                "torch.distributions.Independent makes batch into event dimensions"
             )
 
     @property
     def base(self) -> Distribution:
         """p(z) as a ``torch.distributions`` object."""
-        return self._base() if isinstance(self._base, nn.Module) else self._base
+        if not isinstance(self._base, nn.Module):
+            return self._base
+        try:
+            return self._base()
+        except AttributeError as error:  # which nn.Module would take for a missing `base`
+            raise RuntimeError(f"the learned base {self._base} raised {error!r}") from error
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) = log p(f(x)) + log|det ∂f/∂x| in nats: ``(N, D)`` to ``(N,)``."""
@@ -103,4 +112,10 @@ def reverse_kl(
     Shapes: returns nats ``(n,)``. Needs no inverse and no data.
     """
     x, log_prob = model.rsample_and_log_prob(n)
-    return log_prob - beta * log_target(x)
+    target = log_target(x)
+    if target.shape != log_prob.shape:  # (n, 1) would silently broadcast to (n, n)
+        raise ValueError(
+            f"log_target must map {tuple(x.shape)} to shape {tuple(log_prob.shape)}, got "
+            f"{tuple(target.shape)}"
+        )
+    return log_prob - beta * target

@@ -48,7 +48,8 @@ class PlanarFlow(Bijection):
     def invertible_parameters(self) -> tuple[Tensor, Tensor]:
         """û ``(L, D)``, and 1 + wᵀû = softplus(wᵀu) ``(L,)``, never computed by subtraction."""
         norm2 = self.w.square().sum(1)  # ‖w‖²; not ‖w‖, or wᵀû would not be m(wᵀu)
-        zero = norm2 < torch.finfo(norm2.dtype).tiny
+        # Gradients divide by ‖w‖⁴: below this they overflow, and the layer counts as w = 0.
+        zero = norm2 < torch.finfo(norm2.dtype).tiny ** 0.5
         wu = (self.w * self.u).sum(1)
         slope = torch.where(zero, 1.0, softplus(wu).clamp_min(torch.finfo(wu.dtype).tiny))
         # m(a) − a = softplus(a) − 1 − a = softplus(−a) − 1, without cancellation for large a.
@@ -101,10 +102,10 @@ class PlanarFlow(Bijection):
 def solve_tanh_equation(r: Tensor, slope: Tensor) -> Tensor:
     """The t that solves t + (slope − 1) tanh(t) = r, shape ``(N,)``, for slope > 0.
 
-    The left side F is odd and increasing, with F′(0) = slope. For r ≥ 0 it is concave when
-    slope > 1 and convex when slope < 1, so Newton's method from the right side of the root moves
-    towards it without ever passing it: the starting point is the safeguard. Both
-    starts follow from 0 ≤ tanh t ≤ min(t, 1): the root lies between r / slope and r − (slope − 1).
+    The left side F is odd and increasing. For r ≥ 0 it is concave when slope > 1 and convex when
+    slope < 1, so Newton's method, started on the side of the root from which it cannot overshoot,
+    runs into it: the starting point is the safeguard. That side is below for slope > 1 and above
+    for slope < 1, and there both r / slope and r − (slope − 1) lie, since tanh t ≤ min(t, 1).
 
     Differentiable once, in r and in slope, by one last Newton step on the graph (the implicit
     function theorem).
@@ -112,7 +113,7 @@ def solve_tanh_equation(r: Tensor, slope: Tensor) -> Tensor:
     with torch.no_grad():
         target, c = r.abs(), slope - 1
         bounds = target / slope, target - c
-        t = torch.maximum(*bounds) if slope > 1 else torch.minimum(*bounds)
+        t = torch.where(slope > 1, torch.maximum(*bounds), torch.minimum(*bounds))
         tolerance = 4 * torch.finfo(r.dtype).eps * (1 + target)
         for _ in range(100):
             h = torch.tanh(t)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -50,7 +52,7 @@ class SylvesterFlow(Bijection):
     def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
         """A ``(L, D, M)``, B ``(L, M, D)`` and the slopes 1 + rᵢᵢ r̃ᵢᵢ ``(L, M)``."""
         q, _ = torch.linalg.qr(self.q)  # (L, D, M), orthonormal columns
-        slope = softplus(self.r.diagonal(dim1=1, dim2=2) + 0.5413)  # softplus(0.5413) = 1
+        slope = softplus(self.r.diagonal(dim1=1, dim2=2) + math.log(math.e - 1))  # 1 at r = 0
         slope = slope.clamp_min(torch.finfo(slope.dtype).tiny)
         scale = self.r_tilde.diagonal(dim1=1, dim2=2).exp()
         r = self.r.triu(1) + torch.diag_embed((slope - 1) / scale)

@@ -1,12 +1,12 @@
 """The table of lecture 1: planar flows of K = 2, 8, 32 layers on the energies U1 to U4, 20 seeds.
 
-    python notebooks/results/planar_flows.py             # about 40 minutes of one core
-    python notebooks/results/planar_flows.py --seeds 2 --steps 100 --out /tmp/try.npz
+    python notebooks/results/planar_flows.py             # about an hour of one core
+    python notebooks/results/planar_flows.py --resume    # go on where it was stopped
+    python notebooks/results/planar_flows.py --seeds 2 --steps 100 --out try.npz
 
-Writes ``planar_flows.npz`` beside this file after every fit and goes on where it stopped. It holds,
-for each energy and K, ``U1/8/weights`` (20, P): the flattened parameters of `model` for each seed,
-and ``U1/8/kl`` (20,): KL(p ‖ π) in nats from 100,000 samples and the exact ln Z; NaN where a fit is
-still missing.
+Writes ``planar_flows.npz`` beside this file, after every fit. It holds, for each energy and K,
+``U1/8/weights`` (20, P): the flattened parameters of `model` for each seed, and ``U1/8/kl`` (20,):
+KL(p ‖ π) in nats from 100,000 samples and the exact ln Z; NaN where a fit is still missing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from dgm_course.data import ENERGIES, energy, log_normaliser
 from dgm_course.flows import DiagonalGaussian, FlowModel, PlanarFlow, reverse_kl
-from dgm_course.training import fit, seed_everything
+from dgm_course.training import fit, quick, seed_everything
 
 LAYERS = (2, 8, 32)
 
@@ -58,18 +58,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--resume", action="store_true", help="keep the fits that are there")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".npz"))
     options = parser.parse_args()
+    if quick():
+        parser.error("the table needs full training; unset DGM_COURSE_QUICK")
 
-    table: dict[str, np.ndarray] = {}
+    table: dict[str, np.ndarray] = {"steps": np.array(options.steps)}
     for name in ENERGIES:
         for k in LAYERS:
             n_weights = sum(p.numel() for p in model(k).parameters())
             table[f"{name}/{k}/weights"] = np.full((options.seeds, n_weights), np.nan, np.float32)
             table[f"{name}/{k}/kl"] = np.full(options.seeds, np.nan)
-    if options.out.exists():
+    if options.resume and options.out.exists():
         with np.load(options.out) as done:
-            table |= {key: done[key] for key in table if done[key].shape == table[key].shape}
+            if {k: v.shape for k, v in done.items()} != {k: v.shape for k, v in table.items()} or (
+                done["steps"] != options.steps
+            ):
+                parser.error(f"{options.out} was made with other --seeds or --steps")
+            table = dict(done)
 
     todo = [
         (name, k, seed)
