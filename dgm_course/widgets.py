@@ -123,17 +123,16 @@ def live(
     run = iter(steps())
 
     def advance(_: Any = None) -> None:
-        done = True  # also after an exception: a run that has raised is over
         try:
             with panel.showing_errors():
                 for state in run:
                     panel.redraw(draw, {"state": state})
-                    done = False
-                    break
-        finally:
-            if done:
-                play.playing = False
-                step.disabled = True
+                    return
+        except Exception:
+            play.playing = False  # or the next tick would wipe the error away
+            raise
+        play.playing = False
+        step.disabled = True
 
     def restart(_: Any = None) -> None:
         nonlocal run

@@ -37,6 +37,24 @@ def test_a_claim_that_fails_says_both(value, band, words):
         claim("the sentence", value, **band)
 
 
+@pytest.mark.parametrize(
+    "band", [{"below": 1}, {"above": 1}, {"equals": 1}, {"equals": 1, "within": 9.0}]
+)
+def test_nan_is_in_no_band(band):
+    with pytest.raises(ClaimError, match="measured nan"):
+        claim("the sentence", float("nan"), **band)
+
+
+def test_a_claim_that_fails_closely_shows_by_how_much():
+    with pytest.raises(ClaimError, match="measured 5.000001"):
+        claim("the sentence", 5.000001, equals=5, within=1e-9)
+
+
+def test_a_claim_takes_a_tensor_with_gradients(capsys):
+    claim("the sentence", torch.ones(2, requires_grad=True), equals=1)
+    assert capsys.readouterr().out == "✓ the sentence [exactly 1]\n"
+
+
 def test_a_claim_without_a_band_or_a_value_is_refused():
     with pytest.raises(ValueError, match="needs a band"):
         claim("anything", 1.0)
@@ -52,6 +70,14 @@ def test_quick_leaves_claims_about_training_unchecked_and_says_so(capsys, monkey
         claim("exact", 5.0, below=1)
 
 
+def test_claims_about_training_are_checked_without_quick(capsys, monkeypatch):
+    monkeypatch.delenv("DGM_COURSE_QUICK", raising=False)
+    claim("trained", 0.5, below=1, trained=True)
+    assert capsys.readouterr().out == "✓ trained [below 1]\n"
+    with pytest.raises(ClaimError):
+        claim("trained", 5.0, below=1, trained=True)
+
+
 ABOUT = {"expected": "a positive number", "why": "Lengths are positive.", "name": "length"}
 
 
@@ -60,7 +86,7 @@ def test_an_unanswered_exercise(capsys):
     assert capsys.readouterr().out == "length: not answered yet\n"
 
 
-@pytest.mark.parametrize("verdict", [True, np.bool_(True)])
+@pytest.mark.parametrize("verdict", [True, np.bool_(True), torch.tensor(True)])
 def test_a_right_answer(capsys, verdict):
     check(2.0, lambda answer: verdict, **ABOUT)
     assert capsys.readouterr().out == "✓ length: right. Lengths are positive.\n"
@@ -82,3 +108,29 @@ def test_a_wrong_answer_hears_what_was_expected_what_came_and_why(capsys, answer
     assert printed.startswith(f"✗ length: not yet. Expected a positive number; {came}")
     assert printed.endswith("Lengths are positive.\n")
     assert len(printed) < 250
+
+
+def test_an_array_may_be_the_answer(capsys):
+    check(np.ones(3), lambda answer: (answer == 1).all(), **ABOUT)
+    assert capsys.readouterr().out.startswith("✓")
+
+
+def test_a_long_answer_is_cut_short(capsys):
+    check("x" * 100, lambda answer: False, **ABOUT)
+    printed = capsys.readouterr().out
+    assert "x" * 50 in printed
+    assert "x" * 60 not in printed
+
+
+@pytest.mark.parametrize("verdict", [None, ""])
+def test_a_test_that_says_nothing_is_refused(verdict):
+    with pytest.raises(TypeError, match="test must return"):
+        check(2.0, lambda answer: verdict, **ABOUT)
+
+
+def test_a_check_leaves_the_stream_of_random_numbers_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    check(2.0, lambda answer: bool((torch.randn(5) < 100).all()), **ABOUT)
+    torch.testing.assert_close(torch.rand(3), expected, atol=0, rtol=0)

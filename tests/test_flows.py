@@ -1,11 +1,14 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 from torch.nn.functional import softplus
 
 from dgm_course.flows import (
+    Bijection,
     DiagonalGaussian,
     FlowModel,
     PlanarFlow,
@@ -132,6 +135,27 @@ def test_bad_input_is_refused(name):
             flow(bad)
 
 
+def test_an_array_is_refused():
+    with pytest.raises(ValueError, match="must be a torch.Tensor, got ndarray"):
+        PlanarFlow(2)(np.zeros((3, 2), dtype=np.float32))
+
+
+def test_a_bijection_without_weights_checks_its_input():
+    class Swap(Bijection):
+        dim = 2
+
+        def forward(self, z):
+            self.check(z, "z")
+            return z.flip(1), torch.zeros(len(z))
+
+        inverse = forward
+
+    x, _ = Swap()(torch.tensor([[1.0, 2.0]]))
+    torch.testing.assert_close(x, torch.tensor([[2.0, 1.0]]))
+    with pytest.raises(ValueError, match="z must have shape"):
+        Swap()(torch.zeros(1, 3))
+
+
 def test_inverse_checks_its_input_too():
     with pytest.raises(ValueError, match="x must have shape"):
         PlanarFlow(2).inverse(torch.zeros(3, 4))
@@ -186,6 +210,54 @@ def test_log_det_stays_finite_where_subtraction_would_not(wu):
     assert all(torch.isfinite(p.grad).all() for p in flow.parameters())
 
 
+def set_planar(flow, w, u, b=0.0):
+    with torch.no_grad():
+        flow.w.copy_(torch.tensor([w]))
+        flow.u.copy_(torch.tensor([u]))
+        flow.b.fill_(b)
+    return flow
+
+
+@pytest.mark.parametrize("wu", [-200.0, -20.0, 0.0, 1e3, 1e5])
+def test_u_hat_in_float32_is_that_in_float64(wu):
+    weights = [1.5, 0.0], [wu / 1.5, 0.5]
+    single, _ = set_planar(PlanarFlow(2), *weights).invertible_parameters()
+    double, _ = set_planar(PlanarFlow(2).double(), *weights).invertible_parameters()
+    torch.testing.assert_close(single.double(), double, rtol=1e-6, atol=1e-6 * max(1, abs(wu)))
+
+
+@pytest.mark.parametrize("wu", [-200.0, -20.0, 0.0, 1e3, 1e5])
+def test_image_and_gradients_stay_finite_for_extreme_weights(wu):
+    flow = set_planar(PlanarFlow(2), [1.5, 0.0], [wu / 1.5, 0.5], 0.3)
+    x, log_det = flow(torch.tensor([[0.2, 0.1]]))
+    (x.sum() + log_det.sum()).backward()
+    assert torch.isfinite(x).all()
+    assert all(torch.isfinite(p.grad).all() for p in flow.parameters())
+
+
+@pytest.mark.parametrize("norm", [1e-6, 1e-10, 1e-15, 1e-20, 0.0])
+def test_gradients_stay_finite_for_a_short_w(norm):
+    flow = set_planar(PlanarFlow(2), [norm, 0.0], [0.5, 0.5], 0.3)
+    x, log_det = flow(torch.tensor([[0.2, 0.1], [-1.0, 2.0]]))
+    (x.sum() + log_det.sum()).backward()
+    assert torch.isfinite(x).all()
+    assert all(torch.isfinite(p.grad).all() for p in flow.parameters())
+
+
+@pytest.mark.parametrize("norm", [1e-3, 1e-2])
+def test_a_short_w_is_not_yet_taken_for_zero(norm):
+    flow = set_planar(PlanarFlow(2), [norm, 0.0], [0.5, 0.5])
+    u_hat, slope = flow.invertible_parameters()
+    torch.testing.assert_close((flow.w * u_hat).sum(1), slope - 1)
+
+
+def test_every_planar_layer_starts_near_the_identity():
+    torch.manual_seed(0)
+    u_hat, slope = PlanarFlow(3, 500).invertible_parameters()
+    assert (slope - 1).abs().mean() < 0.08
+    assert u_hat.norm(dim=1).mean() < 0.25
+
+
 def test_w_zero_is_a_shift():
     flow = PlanarFlow(2, 2).double()
     with torch.no_grad():
@@ -203,6 +275,23 @@ def test_newton_residual(slope):
     r, slope = r.double(), torch.tensor(slope, dtype=torch.float64)
     t = solve_tanh_equation(r, slope)
     assert (t + (slope - 1) * torch.tanh(t) - r).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_newton_at_the_smallest_slope(dtype):
+    slope = torch.tensor(torch.finfo(dtype).tiny, dtype=dtype)
+    r = torch.linspace(-3, 3, 101, dtype=dtype)
+    t = solve_tanh_equation(r, slope)
+    residual = t + (slope - 1) * torch.tanh(t) - r
+    assert residual.abs().max() < 100 * torch.finfo(dtype).eps
+
+
+def test_newton_stops_when_it_has_converged(monkeypatch):
+    tanh, calls = torch.tanh, []
+    monkeypatch.setattr(torch, "tanh", lambda t: calls.append(t) or tanh(t))
+    r = torch.linspace(-5, 5, 101, dtype=torch.float64)
+    solve_tanh_equation(r, torch.tensor(2.0, dtype=torch.float64))
+    assert 0 < len(calls) <= 10
 
 
 def test_newton_agrees_with_bisection():
@@ -230,6 +319,28 @@ def test_sylvester_with_one_neuron_is_planar():
     z = noise(3)
     for ours, theirs in zip(sylvester(z), planar(z), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_sylvester_stays_finite_for_an_extreme_diagonal():
+    flow = SylvesterFlow(3, 2)
+    with torch.no_grad():
+        flow.r.copy_(torch.diag_embed(torch.tensor([[-200.0, 1.0]])))
+        flow.r_tilde.zero_()
+    x, log_det = flow(torch.zeros(2, 3))
+    assert torch.isfinite(x).all()
+    assert torch.isfinite(log_det).all()
+
+
+def test_sylvester_factors_are_upper_triangular():
+    flow = strong(SylvesterFlow(4, 3))
+    a, b, slope = flow.matrices()
+    q, _ = torch.linalg.qr(flow.q)
+    r, r_tilde = q.mT @ a, b @ q
+    torch.testing.assert_close(r, r.triu())
+    torch.testing.assert_close(r_tilde, r_tilde.triu())
+    diagonal = r_tilde.diagonal(dim1=1, dim2=2)
+    torch.testing.assert_close(diagonal, flow.r_tilde.diagonal(dim1=1, dim2=2).exp())
+    torch.testing.assert_close(1 + r.diagonal(dim1=1, dim2=2) * diagonal, slope)
 
 
 def test_sylvester_says_that_its_inverse_is_omitted():
@@ -273,6 +384,31 @@ def test_reverse_kl_is_the_closed_form_for_gaussians():
     assert (values.mean() - 0.625).abs() < 4 * error  # ½‖μ‖²
 
 
+def test_reverse_kl_is_the_difference_of_log_densities_at_the_same_samples():
+    model = FlowModel(DiagonalGaussian(2).double(), strong(PlanarFlow(2, 3)))
+    target = shifted_gaussian([0.5, -1.0])
+    torch.manual_seed(0)
+    values = reverse_kl(model, target.log_prob, 100, beta=0.7)
+    torch.manual_seed(0)
+    x, log_prob = model.rsample_and_log_prob(100)
+    torch.testing.assert_close(values, log_prob - 0.7 * target.log_prob(x))
+
+
+def test_gradient_of_reverse_kl_is_the_closed_form():
+    torch.manual_seed(0)
+    base = DiagonalGaussian(2).double()
+    model = FlowModel(base, identity_flow())
+    reverse_kl(model, shifted_gaussian([0.5, -1.0]).log_prob, 100_000).mean().backward()
+    expected = torch.tensor([-0.5, 1.0], dtype=torch.float64)  # at mean 0: minus the target's
+    torch.testing.assert_close(base.mean.grad, expected, atol=0.02, rtol=0)
+
+
+def test_reverse_kl_refuses_a_target_that_would_broadcast():
+    model = FlowModel(DiagonalGaussian(2), PlanarFlow(2))
+    with pytest.raises(ValueError, match=r"log_target .*\(5,\).*\(5, 1\)"):
+        reverse_kl(model, lambda x: x.sum(1, keepdim=True), 5)
+
+
 def test_reverse_kl_weighs_the_target_by_beta():
     torch.manual_seed(0)
     model = FlowModel(DiagonalGaussian(2).double(), identity_flow())
@@ -313,8 +449,43 @@ def test_learned_base_is_a_parameter_and_a_fixed_one_is_not():
     assert fixed.sample(4).shape == (4, 2)
 
 
+def test_sample_is_the_image_of_the_base():
+    model = FlowModel(DiagonalGaussian(2).double(), strong(PlanarFlow(2, 3)))
+    torch.manual_seed(1)
+    x = model.sample(5)
+    torch.manual_seed(1)
+    torch.testing.assert_close(x, model.bijection(model.base.sample((5,)))[0])
+    torch.manual_seed(1)
+    torch.testing.assert_close(x, model.rsample_and_log_prob(5)[0])
+    assert not x.requires_grad
+
+
+def test_learned_base_has_its_mean_and_scale():
+    base = DiagonalGaussian(2)
+    with torch.no_grad():
+        base.mean.fill_(3.0)
+        base.log_scale.fill_(-math.log(2))
+    torch.testing.assert_close(base().mean, torch.full((2,), 3.0))
+    torch.testing.assert_close(base().stddev, torch.full((2,), 0.5))
+
+
+def test_an_attribute_that_a_learned_base_lacks_is_not_taken_for_the_models():
+    class Broken(nn.Module):
+        def forward(self):
+            return self.missing
+
+    with pytest.raises(RuntimeError, match="Broken.*missing"):
+        FlowModel(Broken(), PlanarFlow(2))
+
+
+def test_base_with_a_batch_shape_is_refused():
+    base = Independent(Normal(torch.zeros(4, 2), torch.ones(4, 2)), 1)
+    with pytest.raises(ValueError, match=r"batch shape .*\(4,\)"):
+        FlowModel(base, PlanarFlow(2))
+
+
 def test_base_of_the_wrong_shape_is_refused():
-    with pytest.raises(ValueError, match=r"event shape \(2,\), that of the bijection, got \(\)"):
+    with pytest.raises(ValueError, match=r"event shape \(2,\), .* got \(2,\) and \(\)"):
         FlowModel(Normal(torch.zeros(2), torch.ones(2)), PlanarFlow(2))
-    with pytest.raises(ValueError, match=r"got \(3,\)"):
+    with pytest.raises(ValueError, match=r"got \(\) and \(3,\)"):
         FlowModel(MultivariateNormal(torch.zeros(3), torch.eye(3)), PlanarFlow(2))

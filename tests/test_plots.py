@@ -2,6 +2,7 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -57,6 +58,59 @@ def test_density_is_the_right_way_up(ax):
     assert ax.images[0].origin == "lower"
 
 
+def test_density_drawn_again_has_the_new_values_and_shades(ax):
+    plots.density(ax, np.ones(16), 2.0)
+    plots.density(ax, np.arange(16.0), 2.0)
+    (image,) = ax.images
+    assert image.get_array().max() == 15
+    assert image.get_clim() == (0, 15)
+
+
+def test_density_drawn_again_has_the_new_extent(ax):
+    plots.density(ax, np.ones(16), 2.0)
+    assert list(ax.images[0].get_extent()) == [-2, 2, -2, 2]
+    plots.density(ax, np.ones(16), 3.0)
+    assert list(ax.images[0].get_extent()) == [-3, 3, -3, 3]
+
+
+def test_points_and_curves_drawn_again_have_the_new_colour(ax):
+    for color in (plots.BLUE, plots.ORANGE):
+        plots.points(ax, np.zeros((2, 2)), color=color)
+        plots.curves(ax, np.zeros((1, 2, 2)), color=color)
+        points, curves = ax.collections
+        assert tuple(points.get_facecolor()[0]) == to_rgba(color)
+        assert tuple(curves.get_color()[0]) == to_rgba(color)
+
+
+def test_a_line_widens_the_limits(ax):
+    plots.line(ax, [0, 10], [0, 30], label="a")
+    assert ax.get_xlim()[1] >= 10
+    assert ax.get_ylim()[1] >= 30
+
+
+def test_legend_is_made_once(ax):
+    plots.line(ax, [0], [0], label="a")
+    plots.legend(ax)
+    first = ax.get_legend()
+    plots.legend(ax)
+    assert ax.get_legend() is first
+
+
+def test_plane_has_equal_scales_and_names_its_letter(ax):
+    plots.plane(ax, 2, letter="z")
+    assert ax.get_xlim() == ax.get_ylim() == (-2, 2)
+    assert ax.get_aspect() == 1
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("$z_1$", "$z_2$")
+
+
+def test_the_layout_stays_put_after_the_first_picture(ax):
+    plots.to_png(ax.figure)
+    before = ax.get_position().bounds
+    ax.set(title="three\nlines\nhigh", ylabel="y")
+    plots.to_png(ax.figure)
+    assert ax.get_position().bounds == before
+
+
 def test_grid_points_are_cell_centres():
     xy = plots.grid_points(2.0, 4)
     assert xy.shape == (16, 2)
@@ -103,3 +157,21 @@ def test_show_publishes_picture_and_words(monkeypatch):
     assert published["data"]["text/plain"] == "A line of slope 2.0."
     assert published["data"]["image/png"].startswith(b"\x89PNG")
     assert published["metadata"]["image/png"]["alt"] == "A line of slope 2.0."
+
+
+def test_show_publishes_a_small_file_of_the_size_and_many_colours(monkeypatch):
+    published = {}
+    monkeypatch.setattr(
+        "IPython.display.display", lambda data, **options: published.update(options, data=data)
+    )
+
+    def draw(fig: Figure) -> str:
+        plots.density(plots.axes(fig)[0], np.arange(100.0), 1.0)
+        return "A ramp."
+
+    plots.show(draw, size=(5, 3))
+    picture = Image.open(io.BytesIO(published["data"]["image/png"]))
+    assert picture.mode == "P"
+    assert picture.size == (500, 300)
+    assert published["metadata"]["image/png"]["width"] == 500
+    assert len(picture.convert("RGB").getcolors(256)) > 50

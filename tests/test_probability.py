@@ -12,10 +12,22 @@ def test_estimate_is_mean_and_standard_error():
     assert str(Estimate(1.23456, 0.01)) == "1.2346 ± 0.0100"
 
 
+def test_estimate_averages_in_float64():
+    samples = 1e4 + torch.tensor([0.0, 1.0, 2.0, 3.0] * 1000)
+    estimate = Estimate.from_samples(samples.requires_grad_())
+    assert estimate.value == pytest.approx(10001.5, abs=1e-9)
+
+
 @pytest.mark.parametrize("shape", [(1,), (0,), (3, 1)])
 def test_estimate_refuses_other_shapes(shape):
     with pytest.raises(ValueError, match=r"shape \(S,\) with S >= 2, got shape"):
         Estimate.from_samples(torch.zeros(shape))
+
+
+def test_a_point_with_one_bad_coordinate_counts_once():
+    points = torch.tensor([[0.0, float("nan")], [0.0, 0.0]])
+    with pytest.raises(ValueError, match="NaN or inf in 1 of 2 points"):
+        check_points(points, 2, torch.float32, "x")
 
 
 def test_value_checks_follow_the_switch_of_torch_distributions():

@@ -72,6 +72,39 @@ def test_a_step_may_be_given():
     assert panel.controls["n"].step == 2
 
 
+def test_the_play_button_runs_over_the_sliders_range():
+    panel = explore(draw, n=(1, 9, 2))
+    play = panel.children[0].children[0]
+    assert (play.min, play.max, play.step) == (1, 9, 2)
+    assert play.value == panel.controls["n"].value == 3
+
+
+def test_integers_with_a_default_between_them_are_a_float_slider():
+    panel = explore(lambda fig, slope=0.5: draw(fig, slope), slope=(0, 1))
+    assert type(panel.controls["slope"]).__name__ == "FloatSlider"
+    assert panel.controls["slope"].value == 0.5
+
+
+def test_the_picture_has_the_size_that_was_asked_for():
+    panel = explore(draw, size=(5, 3), n=(2, 8))
+    assert tuple(panel.fig.get_size_inches()) == (5, 3)
+    assert "width:500px" in panel.picture.value
+
+
+@pytest.mark.parametrize(
+    "ranges", [{"slope": (2.0, 4.0)}, {"n": (5, 9)}, {"kind": ["dashed", "dotted"]}]
+)
+def test_a_default_outside_the_range_is_refused(ranges):
+    with pytest.raises(ValueError, match=f"{next(iter(ranges))} .*outside"):
+        explore(draw, **ranges)
+
+
+@pytest.mark.parametrize("ranges", [{"slope": (0.0, 2.0, 0.0)}, {"n": (2, 8, -1)}])
+def test_a_step_that_is_not_positive_is_refused(ranges):
+    with pytest.raises(ValueError, match="step"):
+        explore(draw, **ranges)
+
+
 @pytest.mark.parametrize("bad", [(1,), (2.0, 1.0), [], "ab", (1, 2, 3, 4), 3, (False, True)])
 def test_other_ranges_are_refused(bad):
     with pytest.raises(ValueError, match="slope must be"):
@@ -113,6 +146,31 @@ def test_play_ticks_advance_and_stop_at_the_end():
     assert panel.step.disabled
 
 
+def test_a_tick_that_skips_numbers_is_one_step():
+    panel = live(count_to_three, draw_count)
+    panel.play.value = 3
+    assert alt(panel) == "Frame 1."
+
+
+def test_a_run_cannot_be_set_to_repeat():
+    assert not live(count_to_three, draw_count).play.show_repeat
+
+
+def test_a_run_may_be_a_list():
+    panel = live(lambda: [0, 1], draw_count)
+    panel.step.click()
+    assert alt(panel) == "Frame 1."
+    panel.step.click()
+    assert panel.step.disabled
+
+
+def test_reset_stops_the_play():
+    panel = live(count_to_three, draw_count)
+    panel.play.playing = True
+    panel.reset.click()
+    assert not panel.play.playing
+
+
 def test_the_stop_button_is_no_tick():
     panel = live(count_to_three, draw_count)
     panel.play.value = 1
@@ -141,3 +199,31 @@ def test_an_error_in_a_run_is_shown_and_raised():
     with pytest.raises(FloatingPointError):
         panel.play.value = 1
     assert "the loss is nan" in panel.error.value
+
+
+def test_an_error_in_a_run_stops_the_play_and_stays_in_sight():
+    def broken():
+        yield 0
+        raise FloatingPointError("the loss is nan")
+
+    panel = live(broken, draw_count)
+    panel.play.playing = True
+    with pytest.raises(FloatingPointError):
+        panel.play.value += 1
+    assert not panel.play.playing
+    panel.play.value += 1
+    assert "the loss is nan" in panel.error.value
+
+
+def test_an_error_in_a_drawing_stops_the_play():
+    def draw_but_one(fig, state):
+        if state == 1:
+            raise RuntimeError("no picture of 1")
+        return draw_count(fig, state)
+
+    panel = live(count_to_three, draw_but_one)
+    panel.play.playing = True
+    with pytest.raises(RuntimeError, match="no picture of 1"):
+        panel.play.value += 1
+    assert not panel.play.playing
+    assert "no picture of 1" in panel.error.value

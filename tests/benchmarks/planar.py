@@ -104,6 +104,8 @@ def sliders() -> list[Row]:
         times = []
         for control in panel.controls.values():
             for value in values_of(control):
+                if value == control.value:
+                    continue  # no change, no redraw
                 start = time.perf_counter()
                 control.value = value
                 times.append(time.perf_counter() - start)
