@@ -194,9 +194,10 @@ def line(
     if found is None:
         (found,) = ax.plot([], [], label=label, color=color, ls=style, marker=marker, lw=width)
         found.set_gid(label)
-    found.set_data(x, y)
-    ax.relim()
-    ax.autoscale_view()  # leaves limits alone that were set by hand
+    found.set_data(np.asarray(x), np.asarray(y))  # matplotlib walks a tensor element by element
+    if ax.get_autoscalex_on() or ax.get_autoscaley_on():  # not where limits were set by hand
+        ax.relim()
+        ax.autoscale_view()
 
 
 def band(ax: Axes, low: float, high: float, *, label: str, color: str = GREY) -> None:
