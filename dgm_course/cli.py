@@ -123,8 +123,16 @@ def lab(folder: Path, port: int | None, extra: tuple[str, ...]) -> None:
         # is. It is a default: what the user has chosen before stays.
         settings = Path(config, "labconfig", "default_setting_overrides.json")
         settings.parent.mkdir()
-        answer = {"fetchNews": "false", "checkForUpdates": False}
-        settings.write_text(json.dumps({"@jupyterlab/apputils-extension:notification": answer}))
+        overrides = {
+            "@jupyterlab/apputils-extension:notification": {
+                "fetchNews": "false",
+                "checkForUpdates": False,
+            },
+            # By default sliders run in a second thread beside a training cell, draw from the same
+            # random stream, and so change what it computes.
+            "@jupyterlab/apputils-extension:kernels-settings": {"commsOverSubshells": "disabled"},
+        }
+        settings.write_text(json.dumps(overrides))
         paths = [config, os.environ.get("JUPYTER_CONFIG_PATH", "")]
         os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, paths))
         LabApp.launch_instance(lab_arguments(folder, port, extra, uid))

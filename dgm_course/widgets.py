@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import html
 import inspect
+import math
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +31,7 @@ class Panel(ipw.VBox):
         self.picture = ipw.HTML()
         self.error = ipw.HTML()
         self.text = text
+        self.lock = threading.RLock()  # some front ends call back from more than one thread
         row = ipw.Layout(flex_flow="row wrap", align_items="center")
         super().__init__([ipw.HBox(controls, layout=row), self.picture, self.error])
 
@@ -90,7 +93,7 @@ def explore(draw: Draw, *, size: tuple[float, float] = (6.4, 4.0), **ranges: Any
     panel.controls = controls
 
     def update(_: Any = None) -> None:
-        with panel.showing_errors():
+        with panel.lock, panel.showing_errors():
             panel.redraw(draw, {name: control.value for name, control in controls.items()})
 
     for control in controls.values():
@@ -113,7 +116,7 @@ def live(
     Returns:
         The panel, with ``play``, ``step`` and ``reset``; it stops by itself when the run ends.
     """
-    play = ipw.Play(min=0, max=100_000, interval=50, show_repeat=False)
+    play = ipw.Play(min=0, max=100_000, interval=200, show_repeat=False)
     step = ipw.Button(description="Step", tooltip="One step further")
     reset = ipw.Button(description="Reset", tooltip="Start the run anew")
     panel = Panel(
@@ -124,7 +127,7 @@ def live(
 
     def advance(_: Any = None) -> None:
         try:
-            with panel.showing_errors():
+            with panel.lock, panel.showing_errors():
                 for state in run:
                     panel.redraw(draw, {"state": state})
                     return
@@ -136,13 +139,15 @@ def live(
 
     def restart(_: Any = None) -> None:
         nonlocal run
-        play.playing = False
-        step.disabled = False
-        run = iter(steps())
-        advance()
+        with panel.lock:
+            play.playing = False
+            step.disabled = False
+            run = iter(steps())
+            advance()
 
     def tick(change: dict[str, Any]) -> None:
-        if change["new"] > change["old"]:  # the stop button sets the value back to 0
+        # The stop button sets the value back to 0, and a tick may come late, after a reset.
+        if play.playing and change["new"] > change["old"]:
             advance()
 
     play.observe(tick, names="value")
@@ -155,39 +160,40 @@ def live(
 def _control(name: str, choice: Any, default: Any) -> ipw.Widget:
     """The control that a range asks for, at the default where there is one."""
     start = {} if default is inspect.Parameter.empty else {"value": default}
-    common: dict[str, Any] = {
-        "description": name,
-        "style": {"description_width": "initial"},
-        **start,
-    }
+    look = {"style": {"description_width": "4.5em"}, "layout": {"width": "270px"}}
+    common: dict[str, Any] = {"description": name, **look, **start}
     if choice is bool:
         return ipw.Checkbox(indent=False, **common)
     if isinstance(choice, list) and choice:
         if start and default not in choice:
-            raise ValueError(f"{name} starts at {default!r}, outside its options {choice}")
+            raise ValueError(f"{name} starts at {default!r}, outside {choice}")
         return ipw.Dropdown(options=choice, **common)
     numbers = isinstance(choice, tuple) and all(
         isinstance(v, int | float) and not isinstance(v, bool) for v in choice
     )
     if numbers and len(choice) in (2, 3) and choice[0] < choice[1]:
-        low, high, *step = choice
+        low, high, step = (*choice, None)[:3]
         if start and not low <= default <= high:
             raise ValueError(f"{name} starts at {default}, outside its range {low} to {high}")
-        if step and step[0] <= 0:
-            raise ValueError(f"{name} must have a positive step, got {step[0]}")
+        if step is not None and step <= 0:
+            raise ValueError(f"{name} must have a positive step, got {step}")
         if all(isinstance(v, int) for v in (*choice, default if start else low)):
-            return ipw.IntSlider(min=low, max=high, step=step[0] if step else 1, **common)
-        return ipw.FloatSlider(
-            min=low, max=high, step=step[0] if step else (high - low) / 100, **common
-        )
+            return ipw.IntSlider(min=low, max=high, step=step or 1, **common)
+        step = step or _round_step(high - low)
+        return ipw.FloatSlider(min=low, max=high, step=step, **common)
     raise ValueError(
         f"{name} must be (low, high), (low, high, step), a non-empty list or bool, got {choice!r}"
     )
 
 
+def _round_step(width: float) -> float:
+    """1, 2 or 5 times a power of ten near a hundredth of the range: round values can be reached."""
+    power = 10.0 ** math.floor(math.log10(width / 100))
+    return power * min((1, 2, 5, 10), key=lambda m: abs(math.log(width / 100 / power / m)))
+
+
 def _play_button(slider: ipw.IntSlider) -> ipw.Play:
-    play = ipw.Play(
-        min=slider.min, max=slider.max, step=slider.step, value=slider.value, interval=200
-    )
+    range_ = {name: getattr(slider, name) for name in ("min", "max", "step", "value")}
+    play = ipw.Play(interval=200, **range_)
     ipw.link((play, "value"), (slider, "value"))
     return play

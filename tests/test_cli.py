@@ -382,6 +382,9 @@ def test_lab_opens_behind_its_token_and_stops_on_ctrl_c(folder: Path, tmp_path: 
             defaults = settings["schema"]["properties"]
             assert defaults["fetchNews"]["default"] == "false"
             assert defaults["checkForUpdates"]["default"] is False
+            kernels = get("lab/api/settings/@jupyterlab/apputils-extension:kernels-settings", **key)
+            how = kernels["schema"]["properties"]["commsOverSubshells"]["default"]
+            assert how == "disabled"  # sliders in the cells' thread
             assert get("lab/api/news", **key) == {"news": []}
             assert get("lab/api/update", **key) == {"notification": None}
 

@@ -177,6 +177,13 @@ def test_the_readme_names_every_lecture(path):
     assert paper.startswith("https://")
 
 
+def test_no_placeholder_is_left():
+    for page in PAGES:
+        assert not re.search(r"\b[A-Z]+_[A-Z_]+\b(?<!DGM_COURSE_QUICK)", page.read_text("utf-8")), (
+            page
+        )
+
+
 def test_every_lecture_has_its_teachers_page(path):
     page = ROOT / "docs" / "teaching" / f"{path.stem}.md"
     text = page.read_text(encoding="utf-8")
@@ -198,6 +205,15 @@ def test_every_slider_moves_its_picture(lecture):
             assert not panel.error.value
 
 
+def test_sliders_start_where_the_text_says(lecture):
+    """A front end snaps a value to the slider's steps: a default between two would not be shown."""
+    for cell_id, panel in lecture.panels.items():
+        for name, control in getattr(panel, "controls", {}).items():
+            if hasattr(control, "step"):
+                steps = (control.value - control.min) / control.step
+                assert abs(steps - round(steps)) < 1e-6, f"{cell_id}: {name}"
+
+
 def other_value(control):
     if isinstance(control.value, bool):
         return not control.value
@@ -211,6 +227,7 @@ def test_every_live_panel_plays_steps_and_resets(lecture):
         if hasattr(panel, "controls"):
             continue
         pictures = [panel.picture.value]
+        panel.play.playing = True
         panel.play.value += 1
         pictures.append(panel.picture.value)
         panel.step.click()

@@ -1,5 +1,7 @@
 import base64
 import re
+import threading
+import time
 
 import pytest
 
@@ -148,6 +150,7 @@ def test_play_ticks_advance_and_stop_at_the_end():
 
 def test_a_tick_that_skips_numbers_is_one_step():
     panel = live(count_to_three, draw_count)
+    panel.play.playing = True
     panel.play.value = 3
     assert alt(panel) == "Frame 1."
 
@@ -173,6 +176,7 @@ def test_reset_stops_the_play():
 
 def test_the_stop_button_is_no_tick():
     panel = live(count_to_three, draw_count)
+    panel.play.playing = True
     panel.play.value = 1
     panel.play.value = 0
     assert alt(panel) == "Frame 1."
@@ -196,6 +200,7 @@ def test_an_error_in_a_run_is_shown_and_raised():
         raise FloatingPointError("the loss is nan")
 
     panel = live(broken, draw_count)
+    panel.play.playing = True
     with pytest.raises(FloatingPointError):
         panel.play.value = 1
     assert "the loss is nan" in panel.error.value
@@ -227,3 +232,43 @@ def test_an_error_in_a_drawing_stops_the_play():
         panel.play.value += 1
     assert not panel.play.playing
     assert "no picture of 1" in panel.error.value
+
+
+def test_a_tick_that_comes_after_a_reset_is_ignored():
+    panel = live(count_to_three, draw_count)
+    panel.play.playing = True
+    panel.play.value = 1
+    panel.reset.click()
+    panel.play.value = 2
+    assert alt(panel) == "Frame 0."
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step"), [(-4.0, 4.0, 0.1), (-0.3, 3.0, 0.05), (0.0, 1.0, 0.01)]
+)
+def test_steps_are_round_numbers(low, high, step):
+    panel = explore(lambda fig, a=0.5: draw(fig, a), a=(low, high))
+    assert panel.controls["a"].step == pytest.approx(step)
+
+
+def test_two_threads_do_not_draw_one_figure_at_once():
+    inside, most = 0, 0
+
+    def slow(fig, a=0.0):
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.02)
+        inside -= 1
+        return draw(fig, a)
+
+    panel = explore(slow, a=(0.0, 9.0))
+    values = [1.0, 2.0, 3.0, 4.0]
+    threads = [
+        threading.Thread(target=setattr, args=(panel.controls["a"], "value", v)) for v in values
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
