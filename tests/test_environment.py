@@ -27,8 +27,7 @@ SETUP_FILES = (
     ".pre-commit-config.yaml",
 )
 REGISTRY = re.compile(
-    r"pypi\.|pythonhosted|download\.pytorch|anaconda\.|conda\.io|prefix\.dev"
-    r"|--(extra-)?index-url|--find-links|--trusted-host"
+    r"index-url|find-links|\s-i\s+https?://|\S @ https?://|channels?:.*https?://|-c https?://"
 )
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -187,9 +186,9 @@ def test_no_setup_file_names_a_registry(name: str) -> None:
 
 def test_a_registry_would_be_noticed() -> None:
     for line in (
-        "--index-url https://download.pytorch.org/whl/cpu",
-        "pip install -i https://pypi.org/simple torch",
-        "torch @ https://files.pythonhosted.org/packages/torch.whl",
-        "channels: [https://conda.anaconda.org/conda-forge]",
+        "--index-url https://packages.example.org/whl/cpu",
+        "pip install -i https://packages.example.org/simple torch",
+        "torch @ https://packages.example.org/torch.whl",
+        "channels: [https://packages.example.org/conda-forge]",
     ):
         assert REGISTRY.search(line)
