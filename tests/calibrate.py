@@ -31,6 +31,8 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=1)
     options = parser.parse_args()
+    if training.quick():
+        parser.error("calibration needs full training; unset DGM_COURSE_QUICK")
 
     cells = [c.source for c in nbformat.read(options.notebook, 4).cells if c.cell_type == "code"]
     os.chdir(options.notebook.parent)
@@ -57,7 +59,7 @@ def main() -> int:
             for source in cells:
                 exec(source, names)
 
-    width = max(map(len, measured))
+    width = max(map(len, measured), default=0)
     for sentence, values in measured.items():
         print(f"{sentence:{width}}  {bands[sentence]:24}  {min(values):.4g} … {max(values):.4g}")
     print("\n".join(sorted(set(failed))) or "every claim held at every seed")
