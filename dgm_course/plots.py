@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PathCollection
@@ -149,15 +149,91 @@ def density(
     """
     values = np.asarray(values)
     side = round(values.size**0.5)
-    picture = values.reshape(side, side)
+    top = float(np.nanmax(values)) if top is None else float(top)
+    box = (-extent, extent, -extent, extent)
+    heatmap(ax, values.reshape(side, side), box, limits=(0, top), label=label)
+    ax.set_aspect("equal")
+
+
+def heatmap(
+    ax: Axes,
+    values: ArrayLike,
+    box: tuple[float, float, float, float],
+    *,
+    limits: tuple[float, float],
+    label: str = "heatmap",
+    cmap: str = "viridis",
+) -> None:
+    """Values ``(rows, columns)`` as shades over ``box`` (left, right, bottom, top), row 0 below.
+
+    ``limits`` are the values of the darkest and of the brightest shade: the same for all pictures
+    that are to be compared.
+    """
     found = _find(ax, label, AxesImage)
     if found is None:
-        box = (-extent, extent, -extent, extent)
-        found = ax.imshow(picture, extent=box, origin="lower", cmap="viridis", zorder=0)
+        found = ax.imshow(
+            np.asarray(values), extent=box, origin="lower", cmap=cmap, zorder=0, aspect="auto"
+        )
         found.set_gid(label)
-    found.set_data(picture)
-    found.set_extent((-extent, extent, -extent, extent))
-    found.set_clim(0, float(np.nanmax(picture)) if top is None else float(top))
+    found.set_data(np.asarray(values))
+    found.set_extent(box)
+    found.set_clim(*limits)
+
+
+def images(
+    ax: Axes,
+    pixels: ArrayLike,
+    *,
+    n_columns: int,
+    top: float = 1.0,
+    label: str = "images",
+    cmap: str = "gray_r",
+) -> None:
+    """Images ``(N, H, W)`` in rows of ``n_columns``, a pixel apart; ``top`` is the darkest level.
+
+    A NaN is drawn in blue: a pixel that is not known.
+    """
+    pixels = np.asarray(pixels, dtype=float)
+    n, height, width = pixels.shape
+    n_rows = -(-n // n_columns)
+    sheet = np.zeros((n_rows * (height + 1) - 1, n_columns * (width + 1) - 1))
+    for i, image in enumerate(pixels):
+        row, column = i // n_columns * (height + 1), i % n_columns * (width + 1)
+        sheet[row : row + height, column : column + width] = image
+    found = _find(ax, label, AxesImage)
+    if found is None:
+        found = ax.imshow(sheet, cmap=colormaps[cmap].with_extremes(bad=SKY), vmin=0, vmax=top)
+        found.set_gid(label)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    found.set_data(sheet)
+    found.set_extent((-0.5, sheet.shape[1] - 0.5, sheet.shape[0] - 0.5, -0.5))
+
+
+def bars(
+    ax: Axes,
+    at: ArrayLike,
+    heights: ArrayLike,
+    *,
+    label: str,
+    color: Any = BLUE,
+    width: float = 0.8,
+    bottom: ArrayLike = 0.0,
+    hatch: str = "",
+) -> None:
+    """Upright bars of the given heights, centred at ``at``, both ``(B,)``.
+
+    The first call fixes B. ``bottom`` stacks them on others; ``hatch`` tells them apart.
+    """
+    at, heights = np.asarray(at, dtype=float), np.asarray(heights, dtype=float)
+    bottom = np.broadcast_to(np.asarray(bottom, dtype=float), at.shape)
+    found = next((c for c in ax.containers if c.get_label() == label), None)
+    if found is None:
+        found = ax.bar(
+            at, heights, width, bottom, label=label, color=color, hatch=hatch, edgecolor="white"
+        )
+    for bar, x, height, y in zip(found, at, heights, bottom, strict=True):
+        bar.set(x=x - width / 2, height=height, y=y)
 
 
 def points(

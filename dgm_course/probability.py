@@ -1,7 +1,8 @@
-"""What every model family shares: estimates with their errors, and checks on a batch of points."""
+"""What every model family shares: estimates with their errors, units, checks on a batch."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,25 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value:.4f} ± {self.standard_error:.4f}"
+
+
+def log_mean_exp(values: Tensor, dim: int) -> Tensor:
+    """log (1/S Σ exp vₛ) along ``dim``, of size S ≥ 1, without overflow; that axis is gone."""
+    if values.shape[dim] == 0:
+        raise ValueError(f"values must not be empty along dim {dim}, got {tuple(values.shape)}")
+    return torch.logsumexp(values, dim) - math.log(values.shape[dim])
+
+
+def bits_per_dim(nats: Tensor, n_dims: int) -> Tensor:
+    """nats / (D ln 2): the one conversion from nats per example to bits per dimension.
+
+    Args:
+        nats: a negative log-likelihood per example, of any shape.
+        n_dims: the number of dimensions D of an example: C · H · W for an image.
+    """
+    if n_dims < 1:
+        raise ValueError(f"n_dims must be at least 1, got {n_dims}")
+    return nats / (n_dims * math.log(2))
 
 
 def check_points(x: Tensor, n_features: int, dtype: torch.dtype, name: str) -> None:

@@ -16,6 +16,9 @@ def ax():
 
 DRAWINGS = {
     "density": lambda ax, n: plots.density(ax, np.arange(100) % 7 * n, 1.0),
+    "heatmap": lambda ax, n: plots.heatmap(ax, [[0, n], [n, 1]], (-2, 2, -2, 2), limits=(-1, 1)),
+    "images": lambda ax, n: plots.images(ax, np.full((3, 2, 2), abs(n)), n_columns=2),
+    "bars": lambda ax, n: plots.bars(ax, [0, 1], [1, n], label="bars"),
     "points": lambda ax, n: plots.points(ax, np.full((5, 2), n)),
     "line": lambda ax, n: plots.line(ax, [0, 1], [0, n], label="line"),
     "curves": lambda ax, n: plots.curves(ax, np.linspace(-1, n, 24).reshape(3, 4, 2)),
@@ -175,3 +178,35 @@ def test_show_publishes_a_small_file_of_the_size_and_many_colours(monkeypatch):
     assert picture.size == (500, 300)
     assert published["metadata"]["image/png"]["width"] == 500
     assert len(picture.convert("RGB").getcolors(256)) > 50
+
+
+def test_a_heatmaps_first_row_is_below(ax):
+    plots.heatmap(ax, [[0, 1, 2], [3, 4, 5]], (0, 3, 10, 12), limits=(0, 5))
+    assert ax.images[0].origin == "lower"
+    assert ax.images[0].get_extent() == [0, 3, 10, 12]
+    assert ax.images[0].get_clim() == (0, 5)
+
+
+def test_images_stand_in_rows_a_pixel_apart(ax):
+    pixels = np.arange(1, 4)[:, None, None] * np.ones((3, 2, 2))
+    pixels[2, 0, 0] = np.nan
+    plots.images(ax, pixels, n_columns=2, top=3)
+    sheet = np.ma.filled(ax.images[0].get_array(), -1)
+    expected = [[1, 1, 0, 2, 2], [1, 1, 0, 2, 2], [0] * 5, [-1, 3, 0, 0, 0], [3, 3, 0, 0, 0]]
+    assert sheet.tolist() == expected
+    assert ax.images[0].origin == "upper"
+    assert ax.images[0].get_clim() == (0, 3)
+
+
+def test_bars_stack_and_move(ax):
+    plots.bars(ax, [0, 1], [1, 2], label="a")
+    plots.bars(ax, [0, 1], [3, 4], bottom=[1, 2], label="b", hatch="//")
+    plots.bars(ax, [2, 3], [5, 6], bottom=1, label="b")
+    a, b = ax.containers
+    assert [bar.get_height() for bar in a] == [1, 2]
+    assert [(bar.get_x() + bar.get_width() / 2, bar.get_y(), bar.get_height()) for bar in b] == [
+        (2, 1, 5),
+        (3, 1, 6),
+    ]
+    with pytest.raises(ValueError, match="shorter"):
+        plots.bars(ax, [0], [1], label="a")

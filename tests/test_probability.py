@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 from torch.distributions import Distribution
 
-from dgm_course.probability import Estimate, check_points
+from dgm_course.probability import Estimate, bits_per_dim, check_points, log_mean_exp
 
 
 def test_estimate_is_mean_and_standard_error():
@@ -41,3 +43,19 @@ def test_value_checks_follow_the_switch_of_torch_distributions():
             check_points(bad, 3, torch.float32, "x")
     finally:
         Distribution.set_default_validate_args(True)
+
+
+def test_log_mean_exp_averages_the_numbers_not_their_logs():
+    values = torch.tensor([[1.0, 3.0], [2.0, 5.0]], dtype=torch.float64).log()
+    torch.testing.assert_close(log_mean_exp(values, 1).exp(), values.new_tensor([2.0, 3.5]))
+    torch.testing.assert_close(log_mean_exp(values, 0).exp(), values.new_tensor([1.5, 4.0]))
+    assert log_mean_exp(torch.tensor([1000.0, 1000.0]), 0) == 1000
+    with pytest.raises(ValueError, match=r"empty along dim 1, got \(3, 0\)"):
+        log_mean_exp(torch.zeros(3, 0), 1)
+
+
+def test_bits_per_dim_of_uniform_bytes_is_8():
+    nats = torch.tensor([3072 * math.log(256)])  # a 32 x 32 colour image
+    assert bits_per_dim(nats, 3072).item() == pytest.approx(8)
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        bits_per_dim(nats, 0)

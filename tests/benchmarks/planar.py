@@ -1,14 +1,10 @@
-"""Lecture 1: a training step beside normflows and Pyro, the inverse, the sliders, the import."""
+"""Lecture 1: a training step beside normflows and Pyro, and the inverse."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterable
 
 import normflows
-import numpy as np
 import pyro.distributions as pyro_distributions
 import torch
 from pyro.distributions import transforms as pyro_transforms
@@ -17,7 +13,6 @@ from torch import Tensor, nn
 from dgm_course.data import energy
 from dgm_course.flows import DiagonalGaussian, FlowModel, PlanarFlow, reverse_kl
 from tests.benchmarks.harness import Row, in_turn
-from tests.lectures import LECTURES, Lecture
 
 LAYERS, BATCH = 32, 512
 
@@ -95,46 +90,4 @@ def inverse() -> list[Row]:
     return [Row(what, times["inverse"], times["forward"], "the forward pass", 20)]
 
 
-def sliders() -> list[Row]:
-    """From a control's new value to the new picture, 95th percentile over a panel's range."""
-    rows = []
-    for cell_id, panel in Lecture(LECTURES[0]).run().panels.items():
-        if not hasattr(panel, "controls"):
-            continue
-        times = []
-        for control in panel.controls.values():
-            for value in values_of(control):
-                if value == control.value:
-                    continue  # no change, no redraw
-                start = time.perf_counter()
-                control.value = value
-                times.append(time.perf_counter() - start)
-        rows.append(
-            Row(f"slider to picture, {cell_id}", float(np.quantile(times, 0.95)), 0.1, "100 ms", 1)
-        )
-    return rows
-
-
-def values_of(control: object) -> list[object]:
-    if hasattr(control, "options"):
-        return list(control.options) * 5
-    if isinstance(control.value, bool):
-        return [True, False] * 5
-    values = np.linspace(control.min, control.max, 21)
-    return [type(control.value)(round(v) if isinstance(control.value, int) else v) for v in values]
-
-
-def imports() -> list[Row]:
-    """A fresh interpreter that imports the library's modules, beside one that imports torch."""
-
-    def run(statement: str) -> Callable[[], object]:
-        return lambda: subprocess.run([sys.executable, "-c", statement], check=True)
-
-    ours = "import dgm_course, dgm_course.data, dgm_course.flows, dgm_course.probability"
-    times = in_turn({"ours": run(ours), "torch": run("import torch")}, rounds=9)
-    return [
-        Row("import of the package, data and flows", times["ours"], times["torch"], "torch", 1.1)
-    ]
-
-
-SECTIONS = (training_step, inverse, sliders, imports)
+SECTIONS = (training_step, inverse)

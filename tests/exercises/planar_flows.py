@@ -1,6 +1,4 @@
-"""The lectures' exercises: for each answer's name, a right solution and typical wrong ones."""
-
-PLANAR_FLOWS = {
+EXERCISES = {
     "factor": (
         "factor = 2.0",
         [
@@ -55,5 +53,3 @@ PLANAR_FLOWS = {
         ["equations = (16, 0)", "equations = (256 * 16, 256 * 16)", "equations = 4096"],
     ),
 }
-
-EXERCISES = {"01_planar_flows": PLANAR_FLOWS}

@@ -1,0 +1,11 @@
+"""The lectures' exercises: for each answer's name, a right solution and typical wrong ones.
+
+One module a lecture, named as its notebook without the number, with one table EXERCISES.
+"""
+
+from importlib import import_module
+
+
+def exercises(stem: str) -> dict[str, tuple[str, list[str]]]:
+    """The table of the notebook NN_topic."""
+    return import_module(f"tests.exercises.{stem.partition('_')[2]}").EXERCISES
