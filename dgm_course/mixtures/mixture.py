@@ -1,0 +1,273 @@
+"""What the mixtures share: scikit-learn's manners, the start, and the loop over half-steps."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from dgm_course.mixtures.gaussians import (
+    Expectation,
+    Gaussians,
+    Moments,
+    cholesky_of_covariances,
+    expectation,
+    weighted_moments,
+)
+
+
+class Mixture(DensityMixin, BaseEstimator, ABC):
+    """Coordinate ascent on a bound: q(Z) with θ held (E-step), then θ with q(Z) held (M-step).
+
+    A subclass sets what ``fit`` learns as attributes with a trailing underscore, NumPy arrays in
+    float64, and says what one half-step and the bound are.
+    """
+
+    n_components: int
+    covariance_type: str
+    tol: float
+    max_iter: int
+    n_init: int
+    means_init: ArrayLike | None
+    random_state: Any
+    warm_start: bool
+
+    @abstractmethod
+    def _check_parameters(self, x: np.ndarray) -> None:
+        """Raise a ValueError for constructor arguments that do not fit the data."""
+
+    @abstractmethod
+    def _start(self, moments: Moments, centre: Tensor) -> None:
+        """Set parameters from the moments of a hard assignment, in centred coordinates."""
+
+    @abstractmethod
+    def _scores(self, centre: Tensor) -> tuple[Gaussians, Tensor]:
+        """The E-step's components, in centred coordinates, and its log-weights ``(K,)``."""
+
+    @abstractmethod
+    def _maximise(self, moments: Moments, centre: Tensor) -> None:
+        """The M-step: set parameters from the moments, in centred coordinates."""
+
+    def _check_result(self) -> None:
+        """Warn of what the fitted parameters show to be wrong."""
+
+    @abstractmethod
+    def _bound(self, found: Expectation, centre: Tensor) -> float:
+        """The bound at the q(Z) that left ``found`` and the present parameters."""
+
+    def fit(self, X: ArrayLike, y: object = None) -> Self:
+        """Fit to ``X`` ``(N, D)``; ``y`` is ignored.
+
+        Raises:
+            ValueError: for bad data or arguments, and for a covariance that becomes singular.
+        """
+        x = self._checked(X, reset=True)
+        self._check_parameters(x)
+        centre = torch.from_numpy(x.mean(0))  # far-off data would lose digits in the squares
+        points = (torch.tensor(x) - centre).T.contiguous()  # (D, N): features lie in rows
+        # A variance that rounding leaves of equal values.
+        self._floor = torch.from_numpy((16 * np.finfo(float).eps * np.abs(x).max(0)) ** 2)
+        go_on = self.warm_start and hasattr(self, "converged_")
+        random_state = check_random_state(self.random_state)
+        best: dict[str, Any] = {}
+        for _ in range(1 if go_on else self.n_init):
+            if not go_on:
+                self._start(self._assigned(points, centre, random_state), centre)
+            self._ascend(points, centre)
+            if not best or self.lower_bound_ > best["lower_bound_"]:
+                best = dict(vars(self))
+        self.__dict__.update(best)
+        if not self.converged_ and self.max_iter > 0:
+            warnings.warn(
+                f"not converged: after max_iter={self.max_iter} iterations the bound still moves "
+                f"by tol={self.tol:g} or more an iteration; raise max_iter or tol",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        self._check_result()
+        return self
+
+    def _ascend(self, points: Tensor, centre: Tensor) -> None:
+        """Iterate from the present parameters until the bound moves by less than ``tol``."""
+        bounds: list[tuple[float, float]] = []
+        self.converged_ = False
+        last = getattr(self, "lower_bound_", -math.inf) if self.warm_start else -math.inf
+        self.lower_bound_ = last
+        while len(bounds) < self.max_iter and not self.converged_:
+            found = expectation(points, *self._scores(centre))
+            after_e = self._bound(found, centre)
+            self._maximise(found.moments, centre)
+            bounds.append((after_e, self._bound(found, centre)))
+            self.lower_bound_ = after_e
+            self.converged_ = abs(after_e - last) < self.tol
+            last = after_e
+        self.n_iter_ = len(bounds)
+        self.half_step_bounds_ = np.array(bounds).reshape(-1, 2)
+
+    def _assigned(self, points: Tensor, centre: Tensor, random_state: Any) -> Moments:
+        """Moments of the points given to the nearest of K centres, by default from k-means++."""
+        from sklearn.cluster import kmeans_plusplus
+
+        if self.means_init is not None:
+            centres = torch.as_tensor(self.means_init, dtype=torch.float64) - centre
+        else:
+            found, _ = kmeans_plusplus(
+                points.T.numpy(), self.n_components, random_state=random_state
+            )
+            centres = torch.from_numpy(found)
+        nearest = torch.cdist(points.T, centres).argmin(1)
+        weights = torch.nn.functional.one_hot(nearest, self.n_components).double().T
+        moments = weighted_moments(points, weights, self.covariance_type)
+        return moments._replace(means=centres)
+
+    # --- what a fitted mixture says of points -----------------------------------------------
+
+    def e_step(self, X: ArrayLike) -> np.ndarray:
+        """q(z = k | xₙ) at the present parameters, the responsibilities, ``(N, K)``."""
+        scores = self._scores_of(X)
+        return torch.softmax(scores, 0).T.contiguous().numpy()
+
+    def m_step(self, X: ArrayLike, responsibilities: ArrayLike) -> Self:
+        """Set the parameters to the optimum given ``responsibilities`` ``(N, K)``.
+
+        Raises:
+            ValueError: unless every row is a distribution over the K components.
+        """
+        x, r = self._checked_with(X, responsibilities)
+        centre = torch.from_numpy(x.mean(0))
+        points = (torch.tensor(x) - centre).T.contiguous()
+        self._maximise(weighted_moments(points, r.T, self.covariance_type), centre)
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+        """The responsibilities, ``(N, K)``."""
+        return self.e_step(X)
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """The component of the largest responsibility, ``(N,)``."""
+        return self.e_step(X).argmax(1)
+
+    @abstractmethod
+    def score_samples(self, X: ArrayLike) -> np.ndarray:
+        """log p(x) in nats, ``(N,)``."""
+
+    def score(self, X: ArrayLike, y: object = None) -> float:
+        """The mean of log p(x) over ``X``, in nats; ``y`` is ignored."""
+        return float(self.score_samples(X).mean())
+
+    def _scores_of(self, X: ArrayLike) -> Tensor:
+        """log weight + log-density of each component at each point, ``(K, N)``, in nats."""
+        check_is_fitted(self)
+        x = torch.tensor(self._checked(X))
+        centre = torch.from_numpy(self.weights_ @ self.means_)
+        gaussians, log_weights = self._scores(centre)
+        return gaussians.log_density((x - centre).T) + log_weights[:, None]
+
+    def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Draws ``(n, D)`` and the components ``(n,)`` that they came from, by ``random_state``."""
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        random = check_random_state(self.random_state)
+        z = random.choice(self.n_components, n_samples, p=self.weights_)
+        noise = random.standard_normal((n_samples, self.means_.shape[1]))
+        noise *= self._stretch(z, random)[:, None]
+        u = self._scores(torch.zeros(self.means_.shape[1]))[0].per_component
+        x = self.means_[z]
+        for k in range(self.n_components):
+            # Λ = U Uᵀ, so that U⁻ᵀ noise has the covariance Λ⁻¹.
+            e = torch.from_numpy(noise[z == k])
+            x[z == k] += (torch.linalg.solve(u[k].T, e.T).T if u.ndim == 3 else e / u[k]).numpy()
+        return x, z
+
+    def _stretch(self, z: np.ndarray, random: Any) -> np.ndarray:
+        """By how much each draw lies further out than a Gaussian's, ``(n,)``."""
+        return np.ones(len(z))
+
+    # --- checks -----------------------------------------------------------------------------
+
+    def _checked(self, X: ArrayLike, *, reset: bool = False) -> np.ndarray:
+        return validate_data(self, X, reset=reset, dtype=np.float64, ensure_min_samples=1 + reset)
+
+    def _checked_with(self, X: ArrayLike, responsibilities: ArrayLike) -> tuple[np.ndarray, Tensor]:
+        check_is_fitted(self)
+        x = self._checked(X)
+        r = torch.as_tensor(np.asarray(responsibilities, dtype=np.float64))
+        if r.shape != (len(x), self.n_components):
+            raise ValueError(
+                f"responsibilities must have shape ({len(x)}, {self.n_components}), a row for "
+                f"each point, got {tuple(r.shape)}"
+            )
+        off = (r.sum(1) - 1).abs().max().item()
+        if not off < 1e-6 or (r < 0).any():
+            raise ValueError(
+                "each row of responsibilities must be a distribution over the components: "
+                f"expected sums of 1 and nothing negative, got a row that is off by {off:.3g} "
+                f"and a least value of {r.min().item():.3g}"
+            )
+        return x, r
+
+    def _check_common(self, x: np.ndarray) -> None:
+        whole = {"n_components": 1, "max_iter": 0, "n_init": 1}
+        for name, least in whole.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(
+                    f"{name} must be a whole number of at least {least}, got {value!r}"
+                )
+        if not 0 <= self.tol < math.inf:
+            raise ValueError(f"tol must be a number of at least 0, got {self.tol!r}")
+        if len(x) < self.n_components:
+            raise ValueError(
+                f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
+                f"n_samples = {len(x)}"
+            )
+        if self.means_init is not None:
+            check_array(self.means_init, "means_init", (self.n_components, x.shape[1]))
+
+    def _cholesky(self, covariances: Tensor, counts: Tensor, remedy: str) -> Tensor:
+        """U of the covariances, or a ValueError that names a component whose one is singular."""
+        u, singular = cholesky_of_covariances(covariances, self.covariance_type, self._floor)
+        if singular.any():
+            k = int(singular.nonzero()[0])
+            who = f"component {k}, with {counts[k].item():.3g} of the points,"
+            if self.covariance_type == "tied":
+                who = "the shared covariance"
+            raise ValueError(
+                f"{who} has collapsed: its points coincide or lie in a flat set, its covariance is "
+                "singular, and the likelihood has no maximum there. Take fewer components, another "
+                f"start, or {remedy}"
+            )
+        return u
+
+
+def check_array(values: ArrayLike, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, got NaN or inf")
+    return array
+
+
+def warn_of_repeated_rows(x: np.ndarray) -> None:
+    ordered = x[np.lexsort(x.T)]
+    n_repeated = int((ordered[1:] == ordered[:-1]).all(1).sum())
+    if n_repeated:
+        warnings.warn(
+            f"{n_repeated} of {len(x)} rows repeat another, and nothing keeps covariances from 0: "
+            "a component that settles on equal rows has no largest likelihood; drop them, or "
+            "regularise",
+            UserWarning,
+            stacklevel=4,
+        )
