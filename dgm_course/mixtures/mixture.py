@@ -119,7 +119,7 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
         from sklearn.cluster import kmeans_plusplus
 
         if self.means_init is not None:
-            centres = torch.as_tensor(self.means_init, dtype=torch.float64) - centre
+            centres = torch.tensor(np.array(self.means_init, dtype=float)) - centre
         else:
             found, _ = kmeans_plusplus(
                 points.T.numpy(), self.n_components, random_state=random_state
@@ -202,7 +202,7 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
     def _checked_with(self, X: ArrayLike, responsibilities: ArrayLike) -> tuple[np.ndarray, Tensor]:
         check_is_fitted(self)
         x = self._checked(X)
-        r = torch.as_tensor(np.asarray(responsibilities, dtype=np.float64))
+        r = torch.tensor(np.array(responsibilities, dtype=float))
         if r.shape != (len(x), self.n_components):
             raise ValueError(
                 f"responsibilities must have shape ({len(x)}, {self.n_components}), a row for "
