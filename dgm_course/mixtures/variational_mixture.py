@@ -30,8 +30,8 @@ class VariationalGaussianMixture(Mixture):
     W₀⁻¹ = 0; then the updates are those of `GaussianMixture` with ``reg_covar`` = 0. The bound is
     written without H[q(θ)], which is −∞ for a delta.
 
-    Source: Attias 1999, https://arxiv.org/abs/1301.6676; Bishop 2006, section 10.2 (his νₖ in
-    10.63 has one too many). As scikit-learn's BayesianGaussianMixture with
+    Source: Attias 1999, https://proceedings.neurips.cc/paper/1999/hash/74563ba21a90da13dacf2a73e3ddefa7-Abstract.html;
+    Bishop 2006, section 10.2. As scikit-learn's BayesianGaussianMixture with
     ``weight_concentration_prior_type="dirichlet_distribution"`` and ``reg_covar`` = 0.
 
     Args:
