@@ -87,7 +87,9 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
             if not best or self.lower_bound_ > best["lower_bound_"]:
                 best = dict(vars(self))
         self.__dict__.update(best)
-        if not self.converged_ and self.max_iter > 0:
+        if self.max_iter == 0:
+            return self  # the start, which nobody asked to be checked
+        if not self.converged_:
             warnings.warn(
                 f"not converged: after max_iter={self.max_iter} iterations the bound still moves "
                 f"by tol={self.tol:g} or more an iteration; raise max_iter or tol",
