@@ -128,14 +128,27 @@ def test_far_off_data_loses_no_digits(kind):
     np.testing.assert_allclose(ours.means_, theirs.means_, rtol=0, atol=1e-9)
 
 
+def test_far_off_data_is_centred_so_that_the_fast_way_serves(monkeypatch):
+    x, k = some_data(5, d=3, k=3)
+    monkeypatch.setattr(Gaussians, "log_density", lambda *_: pytest.fail("took the slow way"))
+    fit(x + 1e4, k, n_iter=3, means_init=x[:3] + 1e4)
+
+
+@pytest.mark.parametrize("n_iter", [1, 3])
 @pytest.mark.parametrize("kind", TYPES)
-def test_narrow_components_lose_no_digits(kind):
-    """Widths of 1e-6 at distances of 1: squares of the coordinates would lose 12 digits."""
+def test_narrow_components_lose_no_digits(kind, n_iter):
+    """Widths of 1e-6 at distances of 1: squares of the coordinates would lose 12 digits.
+
+    From a start of width 0.1, so that the first step meets narrow data with wide components.
+    """
     rng = np.random.default_rng(0)
     centres = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     z = rng.integers(3, size=300)
     x = centres[z] + 1e-6 * rng.normal(size=(300, 2))
-    mixture = fit(x, 3, kind, n_iter=3, precisions_init=None, means_init=centres)
+    eye = np.eye(2)
+    wide = {"full": [eye] * 3, "tied": eye, "diag": np.ones((3, 2)), "spherical": np.ones(3)}
+    start = {"precisions_init": 100 * np.array(wide[kind]), "means_init": centres}
+    mixture = fit(x, 3, kind, n_iter=n_iter, **start)
     expected = np.stack([np.cov(x[z == k].T, bias=True) for k in range(3)])
     if kind == "tied":
         expected = np.tensordot(np.bincount(z) / 300, expected, 1)

@@ -176,18 +176,23 @@ class GaussianMixture(Mixture):
                 stacklevel=3,
             )
 
-    def _start(self, moments: Moments, centre: Tensor) -> None:
-        k = len(moments.means)
-        given = self.weights_init is not None
-        self.weights_ = np.array(self.weights_init, float) if given else np.full(k, 1 / k)
-        self.means_ = (moments.means + centre).numpy()
-        if self.precisions_init is None:
+    def _start(self, points: Tensor, centre: Tensor, random_state: Any) -> None:
+        k = self.n_components
+        given = [self.weights_init, self.means_init, self.precisions_init]
+        weights, means, precisions = (None if a is None else np.array(a, float) for a in given)
+        self.weights_ = np.full(k, 1 / k) if weights is None else weights
+        if means is not None and precisions is not None:
+            self.means_ = means
+        else:
+            moments = self._assigned(points, centre, random_state)
+            self.means_ = (moments.means + centre).numpy()
+        if precisions is None:
             self._set_covariances(_pooled(moments, self.covariance_type), moments.counts)
             return
-        precisions = torch.tensor(np.array(self.precisions_init, float))
-        self.precisions_cholesky_ = cholesky_of_precisions(precisions, self.covariance_type).numpy()
+        u = cholesky_of_precisions(torch.from_numpy(precisions), self.covariance_type)
+        self.precisions_cholesky_ = u.numpy()
         full = self.covariance_type in ("full", "tied")
-        self.covariances_ = (torch.linalg.inv(precisions) if full else 1 / precisions).numpy()
+        self.covariances_ = np.linalg.inv(precisions) if full else 1 / precisions
 
     def _scores(self, centre: Tensor) -> tuple[Gaussians, Tensor]:
         means = torch.from_numpy(self.means_) - centre

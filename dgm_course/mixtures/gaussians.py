@@ -157,7 +157,8 @@ def expectation(x: Tensor, gaussians: Gaussians, log_weights: Tensor) -> Expecta
         gaussians: the components, of means in the same coordinates.
         log_weights: ``(K,)``.
     """
-    extent = x.abs().amax(1)
+    least, most = x.aminmax(dim=1)
+    extent = torch.maximum(most, -least)
     found = None if gaussians.are_sharp(extent) else _by_features(x, gaussians, log_weights)
     if found is None or _are_sharp(found[1], gaussians.covariance_type, extent):
         scores = gaussians.log_density(x) + log_weights[:, None]  # (K, N)

@@ -47,8 +47,8 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
         """Raise a ValueError for constructor arguments that do not fit the data."""
 
     @abstractmethod
-    def _start(self, moments: Moments, centre: Tensor) -> None:
-        """Set parameters from the moments of a hard assignment, in centred coordinates."""
+    def _start(self, points: Tensor, centre: Tensor, random_state: Any) -> None:
+        """Set parameters to start from; ``points`` are centred, ``(D, N)``."""
 
     @abstractmethod
     def _scores(self, centre: Tensor) -> tuple[Gaussians, Tensor]:
@@ -73,16 +73,17 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
         """
         x = self._checked(X, reset=True)
         self._check_parameters(x)
-        centre = torch.from_numpy(x.mean(0))  # far-off data would lose digits in the squares
-        points = (torch.tensor(x) - centre).T.contiguous()  # (D, N): features lie in rows
+        points, centre = centred(x)
         # A variance that rounding leaves of equal values.
-        self._floor = torch.from_numpy((16 * np.finfo(float).eps * np.abs(x).max(0)) ** 2)
+        self._floor = torch.from_numpy(
+            (16 * np.finfo(float).eps * np.maximum(x.max(0), -x.min(0))) ** 2
+        )
         go_on = self.warm_start and hasattr(self, "converged_")
         random_state = check_random_state(self.random_state)
         best: dict[str, Any] = {}
         for _ in range(1 if go_on else self.n_init):
             if not go_on:
-                self._start(self._assigned(points, centre, random_state), centre)
+                self._start(points, centre, random_state)
             self._ascend(points, centre)
             if not best or self.lower_bound_ > best["lower_bound_"]:
                 best = dict(vars(self))
@@ -128,7 +129,7 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
             )
             centres = torch.from_numpy(found)
         nearest = torch.cdist(points.T, centres).argmin(1)
-        weights = torch.nn.functional.one_hot(nearest, self.n_components).double().T
+        weights = (nearest == torch.arange(self.n_components)[:, None]).double()  # (K, N)
         moments = weighted_moments(points, weights, self.covariance_type)
         return moments._replace(means=centres)
 
@@ -146,8 +147,7 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
             ValueError: unless every row is a distribution over the K components.
         """
         x, r = self._checked_with(X, responsibilities)
-        centre = torch.from_numpy(x.mean(0))
-        points = (torch.tensor(x) - centre).T.contiguous()
+        points, centre = centred(x)
         self._maximise(weighted_moments(points, r.T, self.covariance_type), centre)
         return self
 
@@ -251,6 +251,16 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
                 f"start, or {remedy}"
             )
         return u
+
+
+def centred(x: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The points less their mean, features in rows, ``(D, N)``, and the mean ``(D,)``.
+
+    Far-off data would lose digits in the squares. One copy of the data, and no more.
+    """
+    centre = x.mean(0)
+    points = np.subtract(x.T, centre[:, None], out=np.empty(x.shape[::-1]))
+    return torch.from_numpy(points), torch.from_numpy(centre)
 
 
 def check_array(values: ArrayLike, name: str, shape: tuple[int, ...]) -> np.ndarray:

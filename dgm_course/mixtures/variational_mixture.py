@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from dgm_course.mixtures.gaussians import Expectation, Gaussians, Moments
-from dgm_course.mixtures.mixture import Mixture, check_array, warn_of_repeated_rows
+from dgm_course.mixtures.mixture import Mixture, centred, check_array, warn_of_repeated_rows
 
 
 class VariationalGaussianMixture(Mixture):
@@ -36,7 +36,7 @@ class VariationalGaussianMixture(Mixture):
 
     Args:
         n_components: K, more than are needed: a small α₀ lets the others go.
-        weight_concentration_prior: α₀, by default 1 / K.
+        weight_concentration_prior: α₀, by default 1 / K, or 1 with a delta.
         mean_precision_prior: β₀, by default 1.
         mean_prior: m₀ ``(D,)``, by default the mean of the data.
         degrees_of_freedom_prior: ν₀ > D − 1, by default D.
@@ -101,8 +101,7 @@ class VariationalGaussianMixture(Mixture):
         from dgm_course.mixtures.gaussians import weighted_moments
 
         x, r = self._checked_with(X, responsibilities)
-        centre = torch.from_numpy(x.mean(0))
-        points = (torch.tensor(x) - centre).T
+        points, centre = centred(x)
         entropy = -float(torch.xlogy(r, r).sum())
         return self._terms(weighted_moments(points, r.T, "full"), entropy, centre)
 
@@ -147,7 +146,7 @@ class VariationalGaussianMixture(Mixture):
     def _check_parameters(self, x: np.ndarray) -> None:
         self._check_common(x)
         d = x.shape[1]
-        alpha = 1 / self.n_components if self.delta is False else 1.0
+        alpha = 1.0 if self.delta else 1 / self.n_components
         alpha = _or(self.weight_concentration_prior, alpha)
         beta, nu = _or(self.mean_precision_prior, 1.0), _or(self.degrees_of_freedom_prior, float(d))
         if self.delta and not 1 <= alpha < math.inf:
@@ -179,7 +178,8 @@ class VariationalGaussianMixture(Mixture):
             warn_of_repeated_rows(x)
         self._prior = alpha, beta, torch.tensor(mean), nu, torch.tensor(scale)
 
-    def _start(self, moments: Moments, centre: Tensor) -> None:
+    def _start(self, points: Tensor, centre: Tensor, random_state: Any) -> None:
+        moments = self._assigned(points, centre, random_state)
         # The cells' common covariance, for a cell may hold one point only.
         share = moments.counts / moments.counts.sum()
         pooled = torch.tensordot(share, moments.covariances, 1).expand_as(moments.covariances)

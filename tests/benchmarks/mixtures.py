@@ -26,8 +26,9 @@ def problem(n: int, k: int, d: int, seed: int = 0) -> tuple[np.ndarray, dict[str
     rng = np.random.default_rng(seed)
     means = 3 * rng.normal(size=(k, d))
     roots = 0.5 * rng.normal(size=(k, d, d)) + np.eye(d)
-    z = rng.integers(k, size=n)
-    x = means[z] + (roots[z] @ rng.normal(size=(n, d, 1)))[:, :, 0]
+    x, z = rng.normal(size=(n, d)), rng.integers(k, size=n)
+    for j in range(k):
+        x[z == j] = x[z == j] @ roots[j].T + means[j]
     start = {
         "weights_init": np.full(k, 1 / k),
         "means_init": means + 0.3 * rng.normal(size=(k, d)),
@@ -72,29 +73,31 @@ def em_iterations() -> list[Row]:
 
 
 MEMORY = """
-import resource, sys
+import resource
 from tests.benchmarks.mixtures import GaussianMixture, SklearnMixture, iterations, problem
+iterations({model}, *problem(1000, {k}, {d}), 3)  # what a library's first call allocates
 x, start = problem({n}, {k}, {d})
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with open("/proc/self/statm") as file:
+    before = int(file.read().split()[1]) * resource.getpagesize() / 1024  # now, in kB
 iterations({model}, x, start, 3)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
 def memory() -> list[Row]:
-    """What a fit adds to a process's peak, each in a process of its own; the table's unit is kB."""
+    """What a fit adds to a process at its peak, each in a process of its own; Linux."""
     rows = []
     for n, k, d, _ in SIZES:
-        n *= 10  # far above what the first call of a library allocates
+        n *= 10
         peaks = {}
         for model in ("GaussianMixture", "SklearnMixture"):
             code = MEMORY.format(n=n, k=k, d=d, model=model)
             run = subprocess.run(
                 [sys.executable, "-c", code], check=True, capture_output=True, text=True
             )
-            peaks[model] = int(run.stdout) / 1e3  # the table shows thousands
+            peaks[model] = float(run.stdout) / 1024  # MB
         what = f"memory of a fit, MB, N = {n:,}, K = {k}, D = {d}"
-        ours, theirs = peaks["GaussianMixture"] / 1e3, peaks["SklearnMixture"] / 1e3
+        ours, theirs = (peak / 1e3 for peak in peaks.values())  # the table multiplies by 1000
         rows.append(Row(what, ours, theirs, "scikit-learn", 1.5))
     return rows
 
