@@ -347,6 +347,9 @@ def test_no_iteration_keeps_the_start(kind):
     for name in ("weights", "means", "precisions"):
         np.testing.assert_allclose(getattr(mixture, f"{name}_"), start[f"{name}_init"], rtol=1e-9)
     assert mixture.half_step_bounds_.shape == (0, 2)
+    if kind in ("full", "tied"):
+        u = mixture.precisions_cholesky_
+        assert (u == np.triu(u)).all()  # upper triangular, as scikit-learn's
     assert mixture.score(x) == pytest.approx(
         as_distribution(mixture).log_prob(torch.tensor(x)).mean().item()
     )
