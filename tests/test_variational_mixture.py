@@ -395,7 +395,7 @@ def test_the_parametrisation_matters():
 
 def test_superfluous_components_lose_their_weight():
     x = blobs(1, n=400, k=3)
-    mixture = fit(x, 8, n_iter=500, weight_concentration_prior=1e-3)
+    mixture = fit(x, 8, n_iter=200, weight_concentration_prior=1e-3)
     assert (mixture.weights_ > 0.01).sum() == 3
     em = GaussianMixture(8, means_init=x[:8], max_iter=500).fit(x)
     assert (em.weights_ > 0.01).sum() > 3
@@ -440,7 +440,7 @@ def test_predictive_density_integrates_to_one():
 
 @pytest.mark.parametrize("delta", [False, True])
 def test_samples_follow_the_predictive_density(delta):
-    x = blobs(2, n=40, d=1, k=2)
+    x = blobs(2, n=8, d=1, k=2)  # few points: the tails of a t with few degrees of freedom
     mixture = fit(x, 2, n_iter=5, delta=delta, random_state=0)
     drawn, z = mixture.sample(40_000)
     np.testing.assert_allclose(np.bincount(z) / 40_000, mixture.weights_, atol=0.02)
