@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
+from dgm_course.vae.autoregressive_decoder import AutoregressiveVAE
 from dgm_course.vae.gaussian_vae import ElboTerms, GaussianVAE
 
 
@@ -103,6 +104,22 @@ def parameters_of(vae: GaussianVAE) -> LinearVAE:
     )
 
 
+def expected_elbo_of(model: GaussianVAE | AutoregressiveVAE, data: MultivariateNormal) -> ElboTerms:
+    """E_π of both terms for a linear model, nats of shape (), with or without a window.
+
+    What an autoregressive decoder leaves, y = (I − A) x, is Gaussian data for a plain decoder and
+    an encoder V (I − A)⁻¹; A has a zero diagonal, so that no log-determinant appears.
+    """
+    if isinstance(model, GaussianVAE):
+        return parameters_of(model).expected_elbo(data)
+    linear = parameters_of(model.vae)
+    m, sigma = linear._moments(data)
+    rest = torch.eye(len(m), dtype=m.dtype) - model.context * model.mask  # I − A
+    left = MultivariateNormal(rest @ m, rest @ sigma @ rest.T)
+    code_weight = torch.linalg.solve(rest, linear.code_weight, left=False)
+    return linear._replace(code_weight=code_weight).expected_elbo(left)
+
+
 # --- fixed isotropic noise ------------------------------------------------------------------
 
 
@@ -177,6 +194,26 @@ def diagonal_noise_rate(correlation: Tensor | float, beta: Tensor | float = 1.0)
         )
     odds = (2 - beta).clamp_min(0) * (1 + rho) / (beta * (1 - rho))
     return 0.5 * odds.clamp_min(1).log()
+
+
+def best_with_diagonal_noise(data: MultivariateNormal, beta: float = 1.0) -> LinearVAE:
+    """The maximum of E_π[reconstruction − β KL] over W (2, 1) and ψ, for β > 1 the only one.
+
+    With A = 1 − e^(−2 rate): W_d² = Σ_dd A (1 + |ρ|) / 2, both of one sign where ρ > 0, and
+    ψ_d = Σ_dd − W_d². At β = 1 it is the point of the ridge with the lowest rate.
+
+    Source: derived, as `diagonal_noise_rate`.
+    """
+    m, sigma = data.mean.double(), data.covariance_matrix.double()
+    if len(m) != 2:
+        raise ValueError(f"data must have two features, got {len(m)}")
+    scale = sigma.diagonal().sqrt()
+    rho = sigma[0, 1] / scale.prod()
+    activity = 1 - torch.exp(-2 * diagonal_noise_rate(rho, beta))
+    weight = scale * (activity * (1 + rho.abs()) / 2).sqrt()
+    weight = torch.stack([weight[0], weight[1] * torch.where(rho < 0, -1.0, 1.0)])
+    start = _with_zero_encoder(weight[:, None], m, sigma.diagonal() - weight**2)
+    return start.with_best_encoder(beta)
 
 
 def collapse_costs(covariance: Tensor) -> Tensor:
