@@ -43,9 +43,9 @@ from dgm_course.vae import (
 from dgm_course.vae.linear import expected_elbo_of, parameters_of
 
 Objective = Callable[[LatentVariableModel, Tensor, int, Tensor], Tensor]
-ELBO_STEPS, BATCH = 1500, 512
+TOY_STEPS, BATCH = 1000, 256
 FLOOR = 2 * math.log(0.3)  # of the log-variance, while β is below 1
-DIGIT_STEPS = 1500
+DIGIT_STEPS = 800
 
 
 class Objectively(nn.Module):
@@ -65,6 +65,7 @@ def train_together(
     objective: Objective,
     beta: Tensor,
     floor: float | None = None,
+    lr: float = 0.05,
 ) -> None:
     """Train models of one shape side by side, each on its data and with its β, in place.
 
@@ -87,9 +88,9 @@ def train_together(
         x = mean[:, None] + torch.randn(BATCH, 2) @ root.mT  # (models, N, 2)
         return -values(weights, buffers, x, beta, step).sum()
 
-    optimizer = torch.optim.Adam(weights.values(), lr=0.05)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ELBO_STEPS)
-    fit(loss, optimizer, ELBO_STEPS, scheduler=decay)
+    optimizer = torch.optim.Adam(weights.values(), lr=lr)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, TOY_STEPS)
+    fit(loss, optimizer, TOY_STEPS, scheduler=decay)
     for i, model in enumerate(models):
         state = {k.removeprefix("model."): v[i].detach() for k, v in {**weights, **buffers}.items()}
         model.load_state_dict(state)
@@ -110,7 +111,7 @@ def fixed() -> dict[str, np.ndarray]:
         GaussianVAE(2, 2, 0, noise_scale=v**0.5).start_at(toy.mean, variance) for _, v in grid
     ]
     beta = torch.tensor([float(b) for b, _ in grid])
-    train_together(models, [toy] * len(grid), beta_objective, beta)
+    train_together(models, [toy] * len(grid), beta_objective, beta, lr=0.1)
     activity = torch.stack([parameters_of(m).activity(toy) for m in models]).detach()
     rate = torch.stack([expected_elbo_of(m, toy).kl for m in models]).detach()
     return {
@@ -151,7 +152,7 @@ def ridge() -> dict[str, np.ndarray]:
         toy = correlated_gaussian(angle=angle)
         seed_everything(0)
         models = [GaussianVAE(2, 1, 0, noise="diagonal") for _ in range(16)]
-        train_together(models, [toy] * 16, beta_objective, torch.ones(16))
+        train_together(models, [toy] * 16, beta_objective, torch.ones(16), lr=0.1)
         terms = [expected_elbo_of(m, toy) for m in models]
         weights = torch.stack([parameters_of(m).weight[:, 0] for m in models])
         found |= {
@@ -164,7 +165,7 @@ def ridge() -> dict[str, np.ndarray]:
 
 def annealed(model: LatentVariableModel, x: Tensor, step: int, beta: Tensor) -> Tensor:
     terms = model.elbo(x)
-    return terms.reconstruction - annealed_beta(step, ELBO_STEPS // 2) * terms.kl
+    return terms.reconstruction - annealed_beta(step, TOY_STEPS // 2) * terms.kl
 
 
 # name -> the decoder's window, the objective, the floor of the noise
@@ -186,7 +187,7 @@ def remedies() -> dict[str, np.ndarray]:
         models = [
             AutoregressiveVAE(GaussianVAE(2, 1, 0, noise="diagonal"), window) for _ in range(8)
         ]
-        train_together(models, [toy] * 8, objective, torch.ones(8), floor)
+        train_together(models, [toy] * 8, objective, torch.ones(8), floor, lr=0.1)
         terms = [expected_elbo_of(m, toy) for m in models]
         activity = torch.stack([parameters_of(m.vae).activity(toy) for m in models])
         found |= {
