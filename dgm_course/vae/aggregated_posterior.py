@@ -18,7 +18,7 @@ class AggregatedPosterior(Distribution):
     """q(z) = 1/n Σᵢ q(z | xᵢ): the mixture of all n posteriors, with equal weights.
 
     −½ Σ_d (z_d − μ_d)² / σ_d² is linear in [z², z], so that a chunk of points against all n
-    posteriors is one matrix product, (R, 2D) by (2D, n), and no array (R, n, D) is ever made.
+    posteriors is one matrix product, (R, 2M) by (2M, n), and no array (R, n, M) is ever made.
     Inside, all is float64: in float32 the terms that cancel would cost 0.03 nats at σ = 0.01. What
     is left of that loss is about 10⁻¹⁶ (r / σ)² nats, r being the distance from the codes' centre.
 
@@ -27,16 +27,16 @@ class AggregatedPosterior(Distribution):
     maximises the ELBO, Tomczak & Welling 2018, https://arxiv.org/abs/1705.07120.
 
     Args:
-        q: the n posteriors, ``Independent(Normal(mean, scale), 1)`` of shape ``(n, D)``.
+        q: the n posteriors, ``Independent(Normal(mean, scale), 1)`` of shape ``(n, M)``.
 
-    Shapes: ``log_prob`` maps ``(..., D)`` to nats ``(...,)``; ``sample`` gives ``(..., D)``.
+    Shapes: ``log_prob`` maps ``(..., M)`` to nats ``(...,)``; ``sample`` gives ``(..., M)``.
 
     Raises:
         ValueError: for another kind of q, an empty batch, means or scales that are not finite, or
             points of another width.
 
-    Omits: ``rsample`` (the choice of i has no gradient). Memory stays bounded without gradients
-    only: a backward pass keeps all pairs.
+    Omits: ``rsample`` (the choice of i has no gradient), moments, ``expand``. Memory stays bounded
+    without gradients only: a backward pass keeps all pairs.
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}
@@ -50,32 +50,27 @@ class AggregatedPosterior(Distribution):
         # Distances are taken from the codes' centre: less cancels there.
         self._centre = mean.mean(0)
         offset, precision = mean - self._centre, scale**-2
-        self._weights = torch.cat([-0.5 * precision, offset * precision], 1).T  # (2D, n)
+        self._weights = torch.cat([-0.5 * precision, offset * precision], 1).T  # (2M, n)
         self._constants = (
             -0.5 * offset.square() * precision - scale.log() - 0.5 * math.log(2 * math.pi)
         ).sum(1) - math.log(n)  # (n,)
         super().__init__(event_shape=torch.Size((dim,)), validate_args=False)
 
-    @property
-    def mean(self) -> Tensor:
-        """1/n Σᵢ μᵢ, shape ``(D,)``."""
-        return self._centre.to(self._dtype)
-
     def log_prob(self, value: Tensor) -> Tensor:
-        """log q(z) in nats, ``(..., D)`` to ``(...,)``, in the dtype of z."""
+        """log q(z) in nats, ``(..., M)`` to ``(...,)``, in the dtype of z."""
         (dim,) = self.event_shape
         if not isinstance(value, Tensor) or value.ndim == 0:
             raise ValueError(f"z must be a tensor of shape (..., {dim}), got {value!r}")
         points = value.reshape(-1, value.shape[-1])
         check_points(points, dim, points.dtype, "z")
-        return self.of_pairs(points.double()).to(value.dtype).reshape(value.shape[:-1])
+        return self.unchecked_log_prob(points.double()).to(value.dtype).reshape(value.shape[:-1])
 
-    def of_pairs(self, z: Tensor) -> Tensor:
-        """`log_prob` without checks, for float64 points ``(M, D)``: `BLOCK` pairs at a time."""
+    def unchecked_log_prob(self, z: Tensor) -> Tensor:
+        """`log_prob` without checks, for float64 points ``(P, M)``: `BLOCK` pairs at a time."""
         rows = max(1, BLOCK // len(self._mean))
         chunks = []
         for part in (z - self._centre).split(rows):
-            squares = torch.cat([part * part, part], 1)  # (R, 2D)
+            squares = torch.cat([part * part, part], 1)  # (R, 2M)
             log_joint = torch.addmm(self._constants, squares, self._weights)  # (R, n)
             chunks.append(torch.logsumexp(log_joint, 1))
         return torch.cat(chunks)
@@ -89,12 +84,12 @@ class AggregatedPosterior(Distribution):
 
 
 def gaussians(mean: Tensor, scale: Tensor) -> Distribution:
-    """n diagonal Gaussians from μ and σ ``(n, D)``."""
+    """n diagonal Gaussians from μ and σ ``(n, M)``."""
     return Independent(Normal(mean, scale), 1)
 
 
 def mean_and_scale(q: Any) -> tuple[Tensor, Tensor]:
-    """μ and σ ``(n, D)`` of diagonal Gaussians, float64; a ValueError for anything else."""
+    """μ and σ ``(n, M)`` of diagonal Gaussians, float64; a ValueError for anything else."""
     if not (
         isinstance(q, Independent)
         and isinstance(q.base_dist, Normal)
@@ -103,7 +98,7 @@ def mean_and_scale(q: Any) -> tuple[Tensor, Tensor]:
     ):
         raise ValueError(
             "q must be a batch of n diagonal Gaussians, Independent(Normal(mean, scale), 1) of "
-            f"shape (n, D), got {q if isinstance(q, Distribution) else type(q).__name__}"
+            f"shape (n, M), got {q if isinstance(q, Distribution) else type(q).__name__}"
         )
     mean, scale = q.base_dist.loc, q.base_dist.scale
     if 0 in mean.shape:

@@ -55,7 +55,7 @@ def decompose_kl(
     The index i is uniform on the n examples, z ~ q(z|xᵢ), and I is their mutual information,
     between 0 and ln n. Four ways to compute it:
 
-    - "quadrature", for D ≤ 2: I = H[q(z)] − 1/n Σᵢ H[q(z|xᵢ)], the first entropy as a sum over a
+    - "quadrature", for M ≤ 2: I = H[q(z)] − 1/n Σᵢ H[q(z|xᵢ)], the first entropy as a sum over a
       grid whose spacing follows the smallest scale.
     - "monte_carlo": draws from each of the n posteriors, and q(z) in full, n² pairs a draw. What
       I averages, log q(z|xᵢ) − log q(z), never exceeds ln n.
@@ -70,11 +70,11 @@ def decompose_kl(
 
     Source: Hoffman & Johnson 2016,
     https://approximateinference.org/2016/accepted/HoffmanJohnson2016.pdf; "weighted": Chen et al.
-    2018, appendix C, https://arxiv.org/abs/1802.04942.
+    2018, https://arxiv.org/abs/1802.04942.
 
     Args:
-        q: the n posteriors, ``Independent(Normal(mean, scale), 1)`` of shape ``(n, D)``.
-        prior: p(z), of event shape ``(D,)``, in q's dtype; the standard normal if none is given.
+        q: the n posteriors, ``Independent(Normal(mean, scale), 1)`` of shape ``(n, M)``.
+        prior: p(z), of event shape ``(M,)``, in q's dtype; the standard normal if none is given.
         method: one of the four.
         n_samples: draws S from each posterior; a quadrature draws none.
         batch_size: B, for "minibatch" and "weighted": for each of the S draws the n examples are
@@ -84,10 +84,11 @@ def decompose_kl(
     Returns:
         Scalars in nats, float64. Standard errors come from the spread within each posterior when
         S > 1, of all draws when S = 1 (then too large), of batch means for the last two methods.
+        Where posteriors hardly overlap they are too small: what I lacks of ln n is in rare draws.
 
     Raises:
         ValueError: for q of another kind or empty, means or scales that are not finite and
-            positive, a prior of another width, another method, a quadrature with D > 2 or with
+            positive, a prior of another width, another method, a quadrature with M > 2 or with
             scales too small for its grid, n_samples < 1, a batch_size that is missing, not asked
             for or outside 1 … n.
 
@@ -139,10 +140,10 @@ def _draws(
         for i in order[: n // size * size].to(mean.device).split(size):
             posteriors = gaussians(mean[i], scale[i])
             noise = torch.randn(mean[i].shape, generator=chance, dtype=mean.dtype, device=source)
-            z = mean[i] + scale[i] * noise.to(mean.device)  # (B, D)
+            z = mean[i] + scale[i] * noise.to(mean.device)  # (B, M)
             log_q = posteriors.log_prob(z)  # (B,)
             ratio.append(log_q - log_prior(z))
-            information.append(log_q - AggregatedPosterior(posteriors).of_pairs(z))
+            information.append(log_q - AggregatedPosterior(posteriors).unchecked_log_prob(z))
     return torch.cat(ratio).reshape(n_samples, -1), torch.cat(information).reshape(n_samples, -1)
 
 
@@ -212,8 +213,8 @@ def evidence_minus_posterior_kl(
     https://approximateinference.org/2016/accepted/HoffmanJohnson2016.pdf.
 
     Args:
-        q: the posteriors of N examples, ``Independent(Normal(mean, scale), 1)``, D ≤ 2.
-        log_likelihood: maps z ``(S, N, D)`` to log p(xᵢ|z) in nats, ``(S, N)``; expectations are
+        q: the posteriors of N examples, ``Independent(Normal(mean, scale), 1)``, M ≤ 2.
+        log_likelihood: maps z ``(S, N, M)`` to log p(xᵢ|z) in nats, ``(S, N)``; expectations are
             Gauss–Hermite sums over its values.
         log_evidence: log p(x) ``(N,)`` in nats, from a closed form or a quadrature.
         prior: p(z); the standard normal if none is given.
@@ -221,7 +222,7 @@ def evidence_minus_posterior_kl(
     Shapes: both results ``(N,)``, nats, float64.
 
     Raises:
-        ValueError: for a bad q or prior, D > 2, or values of another shape.
+        ValueError: for a bad q or prior, M > 2, or values of another shape.
     """
     mean, scale = mean_and_scale(q)
     if log_evidence.shape != mean.shape[:1]:  # (N, 1) would silently broadcast to (N, N)
@@ -266,13 +267,13 @@ def reconstruction_minus_kl(
 
 
 def _expectation(q: Distribution, f: Callable[[Tensor], Tensor]) -> Tensor:
-    """E f(z) over each posterior by Gauss–Hermite sums, f from ``(S, N, D)`` to ``(S, N)``."""
+    """E f(z) over each posterior by Gauss–Hermite sums, f from ``(S, N, M)`` to ``(S, N)``."""
     mean, scale = mean_and_scale(q)
     dim = mean.shape[1]
     if dim > 2:
         raise ValueError(f"the three readings need at most 2 latent dimensions, got {dim}")
     ticks, weights = (torch.from_numpy(v).to(mean) for v in hermegauss(HERMITE_NODES))
-    nodes = torch.cartesian_prod(*[ticks] * dim).reshape(-1, 1, dim)  # (S, 1, D)
+    nodes = torch.cartesian_prod(*[ticks] * dim).reshape(-1, 1, dim)  # (S, 1, M)
     weights = torch.cartesian_prod(*[weights / weights.sum()] * dim).reshape(-1, dim).prod(1)
     return weights @ f(mean + scale * nodes)  # (N,)
 
