@@ -167,6 +167,12 @@ def test_gradients_reach_every_weight(vae):
         assert p.grad.abs().sum() > 0, name
 
 
+def test_reconstruction_moves_the_encoder(vae):
+    """Through the codes: a detached sample would leave the encoder to the KL term alone."""
+    vae.elbo(data(vae)).reconstruction.mean().backward()
+    assert all(p.grad.abs().sum() > 0 for p in vae.encoder.parameters())
+
+
 # --- what the arguments mean ----------------------------------------------------------------
 
 

@@ -209,6 +209,7 @@ DIGITS: dict[str, tuple[int, Objective]] = {
     "window 2": (2, beta_objective),
     "window 10": (10, beta_objective),
     "window 63": (63, beta_objective),
+    "63, no latent": (63, lambda model, x, step, beta: beta_elbo(model.elbo(x), 50.0)),
     "63, annealing": (
         63,
         lambda model, x, step, beta: beta_elbo(
