@@ -1,0 +1,177 @@
+"""What a VAE can be trained by, besides its ELBO, and log p(x) to compare the bounds with."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dgm_course.probability import log_mean_exp
+from dgm_course.vae.gaussian_vae import ElboTerms, LatentVariableModel, kl_per_dimension
+
+
+def beta_elbo(terms: ElboTerms, beta: float) -> Tensor:
+    """reconstruction − β · KL, per example in nats ``(N,)``.
+
+    At β = 1 it is the ELBO; above, a code costs more than it does in the bound; below, less, and
+    the value bounds nothing. With a noise that is learned it then has no maximum.
+
+    Source: Higgins et al. 2017, equation 4, https://openreview.net/forum?id=Sy2fzU9gl.
+
+    Raises:
+        ValueError: for β < 0, or terms of different shapes.
+    """
+    if not 0 <= beta < math.inf:
+        raise ValueError(f"beta must be at least 0 and finite, got {beta}")
+    _same_shape(terms.reconstruction, terms.kl)
+    return terms.reconstruction - beta * terms.kl
+
+
+def annealed_beta(step: int, n_steps: int, start: float = 0.0) -> float:
+    """β rising in a straight line from ``start`` at step 0 to exactly 1 at step n_steps and on.
+
+    Source: Bowman et al. 2016, section 3.1, https://arxiv.org/abs/1511.06349 (their curve is a
+    sigmoid).
+    """
+    if step < 0 or n_steps < 1 or not 0 <= start <= 1:
+        raise ValueError(
+            "step must be at least 0, n_steps at least 1 and start in [0, 1], "
+            f"got {step}, {n_steps} and {start}"
+        )
+    return 1.0 if step >= n_steps else start + (1 - start) * step / n_steps
+
+
+def free_bits(
+    model: LatentVariableModel, x: Tensor, threshold: float, n_samples: int = 1
+) -> Tensor:
+    """mean(reconstruction) − Σ_j max(λ_fb, mean KL_j): codes are free up to λ_fb nats a latent.
+
+    The maximum is taken for each latent on the mean over the batch, so that examples may share
+    the allowance. Below the threshold a latent's KL has no gradient, and training fills it: the
+    rate ends at λ_fb or above, never at less by gain of the objective.
+
+    Source: Kingma et al. 2016, equation 15, https://arxiv.org/abs/1606.04934.
+
+    Args:
+        model: any latent-variable model of this package.
+        x: data ``(N, D)``.
+        threshold: λ_fb in nats for each latent, at least 0; 0 gives the ELBO's mean.
+        n_samples: codes for each point.
+
+    Shapes: returns ``()``, a number for the whole batch, for the maximum joins its examples.
+    """
+    if not 0 <= threshold < math.inf:
+        raise ValueError(f"threshold must be at least 0 nats and finite, got {threshold}")
+    if n_samples < 1:
+        raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+    q = model.encode(x)
+    reconstruction = model.log_likelihood(x, q.rsample((n_samples,))).mean()
+    kl = kl_per_dimension(q).mean(0)  # (M,)
+    return reconstruction - kl.clamp_min(threshold).sum()
+
+
+def log_weights(model: LatentVariableModel, x: Tensor, n_samples: int) -> Tensor:
+    """log p(x, z_s) − log q(z_s|x) of S codes a point, with gradients: ``(N, D)`` to ``(S, N)``."""
+    if n_samples < 1:
+        raise ValueError(f"the number of samples must be at least 1, got {n_samples}")
+    q = model.encode(x)
+    z = q.rsample((n_samples,))  # (S, N, M)
+    return model.log_likelihood(x, z) + model.prior.log_prob(z) - q.log_prob(z)
+
+
+def importance_weighted_bound(model: LatentVariableModel, x: Tensor, k: int) -> Tensor:
+    """L_k = log (1/k Σ_s w_s), w_s = p(x, z_s) / q(z_s|x), per example in nats ``(N,)``.
+
+    The logarithm is taken of the average weight: an average of logarithms would be the ELBO with
+    k samples. L_1 is the ELBO, L_k ≤ L_{k+1} in expectation, and L_k → log p(x).
+
+    Source: Burda, Grosse & Salakhutdinov 2016, equation 8, https://arxiv.org/abs/1509.00519.
+
+    Args:
+        model: any latent-variable model of this package.
+        x: data ``(N, D)``.
+        k: codes for each point, at least 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    return log_mean_exp(log_weights(model, x, k), 0)
+
+
+class LogProbability(NamedTuple):
+    """log p(x) of each example in nats, with its standard error."""
+
+    value: Tensor  # (N,)
+    standard_error: Tensor  # (N,)
+
+
+@torch.no_grad()
+def log_prob_by_importance(
+    model: LatentVariableModel, x: Tensor, n_samples: int = 1000
+) -> LogProbability:
+    """log (1/S Σ w_s) with codes from the encoder, and std(w) / (mean(w) √S), ``(N,)`` each.
+
+    The estimate is L_S: too low on average, by about half the squared standard error. The error
+    is that of the weights that were seen: an encoder narrower than the posterior hides the large
+    ones. Values above about 0.3 say that the estimate cannot be trusted.
+
+    Source: Burda, Grosse & Salakhutdinov 2016, section 5, https://arxiv.org/abs/1509.00519.
+    """
+    if n_samples < 2:
+        raise ValueError(f"n_samples must be at least 2 for a standard error, got {n_samples}")
+    log_w = log_weights(model, x, n_samples).double()  # (S, N)
+    value = log_mean_exp(log_w, 0)
+    error = (log_w - value).exp().std(0) / n_samples**0.5
+    return LogProbability(value, error)
+
+
+@torch.no_grad()
+def log_prob_by_quadrature(
+    model: LatentVariableModel, x: Tensor, n: int = 401, limit: float = 6.0
+) -> Tensor:
+    """log ∫ p(x|z) p(z) dz by the trapezoidal rule on [−limit, limit]ᴹ, M ≤ 2, nats ``(N,)``.
+
+    Args:
+        model: any latent-variable model of this package with one or two latents.
+        x: data ``(N, D)``.
+        n: nodes an axis, odd.
+        limit: half the width of the box, in standard deviations of the prior.
+
+    Raises:
+        ValueError: for M > 2, or where every second node gives another value by more than 0.001
+            nats: the nodes are too far apart for p(x|z).
+    """
+    if model.z_dim > 2:
+        raise ValueError(f"quadrature needs z_dim of at most 2, got {model.z_dim}")
+    if n < 5 or n % 2 == 0 or limit <= 0:
+        raise ValueError(f"n must be odd and at least 5, limit positive, got {n} and {limit}")
+    weight = next(model.parameters())
+    ticks = torch.linspace(-limit, limit, n, dtype=weight.dtype, device=weight.device)
+    z = torch.cartesian_prod(*[ticks] * model.z_dim).reshape(-1, model.z_dim)  # (G, M)
+    chunks = z.split(max(1, 2_000_000 // x.numel()))
+    log_joint = torch.cat(
+        [
+            model.log_likelihood(x, part[:, None].expand(-1, len(x), -1))
+            + model.prior.log_prob(part)[:, None]
+            for part in chunks
+        ]
+    ).unflatten(0, (n,) * model.z_dim)  # (n, N) or (n, n, N)
+    log_cell = model.z_dim * math.log(2 * limit / (n - 1))
+    axes = tuple(range(model.z_dim))
+    value = torch.logsumexp(log_joint, axes) + log_cell  # p(z) is 0 at the ends, near enough
+    every_second = log_joint[(slice(None, None, 2),) * model.z_dim]
+    coarse = torch.logsumexp(every_second, axes) + log_cell + model.z_dim * math.log(2)
+    if (worst := (value - coarse).abs().max().item()) > 1e-3:
+        raise ValueError(
+            f"n must be larger than {n}: every second node gives log p(x) off by {worst:.2g} nats"
+        )
+    return value
+
+
+def _same_shape(reconstruction: Tensor, kl: Tensor) -> None:
+    if reconstruction.shape != kl.shape:  # (N, 1) against (N,) would broadcast to (N, N)
+        raise ValueError(
+            "reconstruction and kl must have the same shape (N,), got "
+            f"{tuple(reconstruction.shape)} and {tuple(kl.shape)}"
+        )
