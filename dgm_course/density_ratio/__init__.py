@@ -1,6 +1,6 @@
 """Ratios of densities that nobody can write down, from samples, by classification."""
 
-from dgm_course.density_ratio.classifiers import MLP, Logistic
+from dgm_course.density_ratio.classifiers import MLP, Logistic, Network
 from dgm_course.density_ratio.gan import (
     brier_loss,
     gan_value,
@@ -22,6 +22,7 @@ __all__ = [
     "DegenerateSupportWarning",
     "DensityRatio",
     "Logistic",
+    "Network",
     "TwoSampleTest",
     "brier_loss",
     "gan_value",

@@ -99,7 +99,7 @@ class MLP:
         x = self._scale(x)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-            self.network = _Network(x.shape[1], self.hidden).to(x)
+            self.network = Network(x.shape[1], self.hidden).to(x)
         optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=1e-2, weight_decay=1e-2, fused=True
         )
@@ -118,7 +118,9 @@ class MLP:
         return self.network(self._scale(x))
 
 
-class _Network(nn.Module):
+class Network(nn.Module):
+    """The log-odds of an `MLP` as a module, ``(N, D)`` to nats ``(N,)``, for joint training."""
+
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.straight = nn.Linear(dim, 1)
