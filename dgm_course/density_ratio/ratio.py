@@ -26,7 +26,7 @@ RIDGE = 1e-2  # as in `Logistic`: keeps the recalibration finite where classes a
 
 
 class DegenerateSupportWarning(UserWarning):
-    """The classifier separates the samples: the divergences are bounds of it, not measurements."""
+    """The samples are separable: JSD is near its bound ln 2, and KL is no measurement."""
 
 
 class DensityRatio:
@@ -37,12 +37,14 @@ class DensityRatio:
     counts' log-odds, which are taken off.
 
     The divergences are averages over held-out points. In each of ``n_folds`` parts the log-odds s
-    come from a classifier that has not seen that part; then the logistic regression a + b s of
-    y, two numbers, is fitted to all of them. It makes up for over-confidence, and it is what makes
-    the errors honest: the average of r moves with the classifier to first order, so an error that
-    leaves the classifier out is too small. Here that error is the sandwich (delta-method) error of
-    a and b together with the average's own; what is left over is of second order, and pulls KL
-    down: a score can only lose information on its way from x (data processing).
+    come from a classifier that has not seen that part; a logistic regression of y on 1, s and s²
+    over all of them then recalibrates s. It makes up for over-confidence, and it makes the errors
+    honest: an average of r moves with the classifier to first order, so that an error which leaves
+    the classifier out is too small. The error here is the sandwich (delta-method) error of the
+    average and of those three weights together. What is left over, that s ranks points wrongly, is
+    of second order and pulls KL down: a score can only lose information (data processing). Where
+    p = q the estimates are not 0 but about 1/n_p + 1/n_q. No error tells of a classifier that is
+    too weak to see the difference.
 
     Source: Sugiyama, Suzuki & Kanamori 2012, chapter 4,
     https://doi.org/10.1017/CBO9781139035613; recalibration: Platt 1999; the label's convention is
@@ -61,7 +63,8 @@ class DensityRatio:
     each candidate in nats, where there was a choice; ``held_out_p_`` and ``held_out_q_``, the
     recalibrated log-ratios of the samples, each by the classifiers that had not seen it.
 
-    Omits: samples that depend on one another, whose errors are larger than those given here.
+    Omits: samples that depend on one another, whose errors differ from those given here; devices
+    without float64, in which everything is computed.
     """
 
     def __init__(
@@ -106,7 +109,8 @@ class DensityRatio:
     def log_ratio(self, x: Tensor) -> Tensor:
         """log p(x)/q(x), ``(N, D)`` to nats ``(N,)``; differentiable in x but for scikit-learn's.
 
-        The log-odds of ``classifier_``, recalibrated as those of the held-out points are.
+        The log-odds of ``classifier_``, which must be those at the samples' counts (in scikit-learn,
+        no ``class_weight``). They are not recalibrated: `calibration_curve` shows how they are.
         """
         self._check_fitted()
         check_points(x, self._dim, self._dtype, "x")

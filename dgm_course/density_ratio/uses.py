@@ -26,8 +26,10 @@ def total_correlation(
     A shuffle of each dimension among the N examples makes a sample of the product of marginals.
 
     TC is never negative; an estimate can be. Without recalibration, as in FactorVAE's training, it
-    is the plain average of a classifier's logit, which an imperfect classifier puts on either side.
-    With it, values below 0 are rare and within the error; independent dimensions give about 0.
+    is the plain average of a classifier's logit, which an imperfect classifier puts on either side
+    of 0. With it, values below 0 are rare and within the error. A classifier scored on examples
+    that it has not seen estimates the TC of the density that they come from; the exact TC of their
+    mixture of posteriors is larger, for it counts every narrow component.
 
     Source: Kim & Mnih 2018, section 3 and algorithm 1, https://arxiv.org/abs/1802.05983.
 
