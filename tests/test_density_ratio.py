@@ -184,7 +184,7 @@ def test_disjoint_supports_warn_and_say_what_is_left():
 
 
 def test_overlapping_supports_do_not_warn():
-    shifted(3.0, (2000, 2000))  # warnings are errors here
+    shifted(5.0, (2000, 2000), classifier=Logistic())  # warnings are errors; some 25 are wrong
 
 
 def test_calibration_curve():
@@ -372,10 +372,17 @@ def test_error_of_the_log_ratio_over_twenty_seeds(mu, sizes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["linear", "quadratic"])
-@pytest.mark.parametrize("sizes", SIZES)
-@pytest.mark.parametrize("mu", [1.0, 2.0])
-def test_intervals_of_two_standard_errors_cover(mu, sizes, name):
+@pytest.mark.parametrize(
+    ("name", "mu", "sizes"),
+    [
+        ("linear", 1.0, "balanced"),
+        ("linear", 2.0, "balanced"),
+        ("linear", 1.0, "ten to one"),
+        ("linear", 2.0, "ten to one"),
+        ("quadratic", 2.0, "balanced"),  # more weights than the recalibration has
+    ],
+)
+def test_intervals_of_two_standard_errors_cover(name, mu, sizes):
     covered = []
     for seed in range(200):
         ratio = shifted(mu, SIZES[sizes], seed, CLASSIFIERS[name]())

@@ -109,7 +109,7 @@ class DensityRatio:
     def log_ratio(self, x: Tensor) -> Tensor:
         """log p(x)/q(x), ``(N, D)`` to nats ``(N,)``; differentiable in x but for scikit-learn's.
 
-        The log-odds of ``classifier_``, which must be those at the samples' counts (in scikit-learn,
+        The log-odds of ``classifier_``, which must be those at the samples' counts (scikit-learn's:
         no ``class_weight``). They are not recalibrated: `calibration_curve` shows how they are.
         """
         self._check_fitted()
