@@ -1,0 +1,36 @@
+"""Ratios of densities that nobody can write down, from samples, by classification."""
+
+from dgm_course.density_ratio.classifiers import MLP, Logistic, Network
+from dgm_course.density_ratio.gan import (
+    brier_loss,
+    gan_value,
+    generator_loss,
+    hinge_loss,
+    log_loss,
+    optimal_discriminator,
+)
+from dgm_course.density_ratio.ratio import DegenerateSupportWarning, DensityRatio
+from dgm_course.density_ratio.uses import (
+    TwoSampleTest,
+    kl_to_prior,
+    total_correlation,
+    two_sample_test,
+)
+
+__all__ = [
+    "MLP",
+    "DegenerateSupportWarning",
+    "DensityRatio",
+    "Logistic",
+    "Network",
+    "TwoSampleTest",
+    "brier_loss",
+    "gan_value",
+    "generator_loss",
+    "hinge_loss",
+    "kl_to_prior",
+    "log_loss",
+    "optimal_discriminator",
+    "total_correlation",
+    "two_sample_test",
+]
