@@ -8,9 +8,9 @@ from dgm_course.autoregressive import (
     causal_mask,
     compose,
     count_blind,
-    receptive_field,
-    receptive_field_by_gradient,
-    receptive_field_formula,
+    visible_by_formula,
+    visible_by_gradient,
+    visible_pixels,
 )
 from tests.autoregressive import strong
 
@@ -32,8 +32,8 @@ def walks(masks):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_masks_and_closed_form_agree(family, k, n_layers):
     model = FAMILIES[family](2, n_features=1, n_layers=n_layers, kernel_size=k)
-    field = receptive_field(model)
-    expected = receptive_field_formula(k, n_layers, gated=family == "gated")
+    field = visible_pixels(model)
+    expected = visible_by_formula(k, n_layers, gated=family == "gated")
     assert torch.equal(field, expected)
     blind = 0 if family == "gated" else k // 2 * n_layers * (n_layers - 1) // 2
     assert count_blind(field) == blind
@@ -46,7 +46,7 @@ def test_masks_and_closed_form_agree(family, k, n_layers):
 def test_the_gradient_agrees(family, k, n_layers):
     torch.manual_seed(0)
     model = strong(FAMILIES[family](2, n_features=8, n_layers=n_layers, kernel_size=k))
-    assert torch.equal(receptive_field_by_gradient(model), receptive_field(model))
+    assert torch.equal(visible_by_gradient(model), visible_pixels(model))
 
 
 @pytest.mark.parametrize("k", [3, 5])
@@ -73,23 +73,21 @@ def test_what_the_masks_open_is_seen(family):
     model = strong(FAMILIES[family](2, n_features=4, n_layers=2))
     layer = model.first if family == "plain" else model.layers[0].horizontal
     layer.mask.fill_(1)
-    for field in (receptive_field(model), receptive_field_by_gradient(model)):
+    for field in (visible_pixels(model), visible_by_gradient(model)):
         assert field[2, 2]
-        assert not torch.equal(field, receptive_field_formula(3, 2, gated=family == "gated"))
+        assert not torch.equal(field, visible_by_formula(3, 2, gated=family == "gated"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_channels_count_as_one_pixel(family):
     model = strong(FAMILIES[family](2, n_channels=3, n_features=9, n_layers=2))
-    expected = receptive_field_formula(3, 2, gated=family == "gated")
+    expected = visible_by_formula(3, 2, gated=family == "gated")
     expected[2, 2] = True  # G and B see R
-    assert torch.equal(receptive_field(model), expected)
-    assert torch.equal(receptive_field_by_gradient(model), expected)
+    assert torch.equal(visible_pixels(model), expected)
+    assert torch.equal(visible_by_gradient(model), expected)
     assert count_blind(expected) == (1 if family == "plain" else 0)
 
 
 def test_of_a_conditional_model():
     model = strong(GatedPixelCNN(2, n_features=4, n_layers=2, n_classes=3))
-    assert torch.equal(
-        receptive_field_by_gradient(model), receptive_field_formula(3, 2, gated=True)
-    )
+    assert torch.equal(visible_by_gradient(model), visible_by_formula(3, 2, gated=True))

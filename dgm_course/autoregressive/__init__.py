@@ -15,9 +15,9 @@ from dgm_course.autoregressive.receptive_field import (
     blind_pixels,
     compose,
     count_blind,
-    receptive_field,
-    receptive_field_by_gradient,
-    receptive_field_formula,
+    visible_by_formula,
+    visible_by_gradient,
+    visible_pixels,
 )
 
 __all__ = [
@@ -35,9 +35,9 @@ __all__ = [
     "check_causal",
     "compose",
     "count_blind",
-    "receptive_field",
-    "receptive_field_by_gradient",
-    "receptive_field_formula",
     "sees_by_gradient",
     "sees_by_perturbation",
+    "visible_by_formula",
+    "visible_by_gradient",
+    "visible_pixels",
 ]

@@ -31,7 +31,7 @@ def compose(masks: Sequence[Tensor]) -> Tensor:
     return field
 
 
-def receptive_field(model: PixelCNN | GatedPixelCNN) -> Tensor:
+def visible_pixels(model: PixelCNN | GatedPixelCNN) -> Tensor:
     """The pixels that reach a pixel's logits by some chain of open weights, from the masks alone.
 
     Of several channels, a pixel is seen if one of them is: the pixel itself then is, too.
@@ -51,12 +51,12 @@ def receptive_field(model: PixelCNN | GatedPixelCNN) -> Tensor:
     return of_v | of_h
 
 
-def receptive_field_by_gradient(model: PixelCNN | GatedPixelCNN, *, seed: int = 0) -> Tensor:
-    """The pixels in which one pixel's logits have a gradient that is not 0, as `receptive_field`.
+def visible_by_gradient(model: PixelCNN | GatedPixelCNN, *, seed: int = 0) -> Tensor:
+    """The pixels in which one pixel's logits have a gradient that is not 0, as `visible_pixels`.
 
     From a copy in float64, over 8 random images; a pixel that only relus at rest lead to is missed.
     """
-    radius = receptive_field(model).shape[0] // 2
+    radius = visible_pixels(model).shape[0] // 2
     generator = torch.Generator().manual_seed(seed)
     model, side = copy.deepcopy(model).double().cpu(), 2 * radius + 1
     shape = (8, model.n_channels, side, side)
@@ -68,8 +68,8 @@ def receptive_field_by_gradient(model: PixelCNN | GatedPixelCNN, *, seed: int = 
     return gradient.ne(0).any(0).any(0)
 
 
-def receptive_field_formula(kernel_size: int, n_layers: int, *, gated: bool = False) -> Tensor:
-    """In closed form, for one channel and L equal layers: as `receptive_field`.
+def visible_by_formula(kernel_size: int, n_layers: int, *, gated: bool = False) -> Tensor:
+    """In closed form, for one channel and L equal layers: as `visible_pixels`.
 
     The own row: r L pixels to the left. Row j above, 1 ≤ j ≤ r L: from −r L to r L with the two
     stacks, to r min(L, j) only with one, whose every step to the right of the own row's end must
