@@ -107,10 +107,13 @@ def test_starts_near_uniform(name):
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if "classes" in name])
 def test_the_class_moves_every_logit(name):
-    model = make(name)
-    x = images(model, 8, (3, 3))
-    one, other = model(x, torch.zeros(8).long()), model(x, torch.ones(8).long())
-    assert ((one - other).abs().amax((0, 1)) > 1e-6).all()
+    moved = torch.zeros(())
+    for seed in range(6):  # a group of three features may be at rest in one of them
+        model = make(name, seed)
+        x = images(model, 8, (3, 3))
+        one, other = model(x, torch.zeros(8).long()), model(x, torch.ones(8).long())
+        moved = moved + (one - other).abs().amax((0, 1))
+    assert (moved > 1e-6).all()
 
 
 # --- bad input ------------------------------------------------------------------------------
