@@ -1,0 +1,131 @@
+"""Gated PixelCNN: a vertical and a horizontal stack, which together leave no pixel unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from dgm_course.autoregressive.image_model import ImageModel
+from dgm_course.autoregressive.masked import MaskedConv2d
+from dgm_course.autoregressive.pixelcnn import check_depth
+from dgm_course.autoregressive.sampling import Cache, GatedPixelCNNCache, gate
+
+
+class GatedLayer(nn.Module):
+    """v′ = gate(V v + U_v y), h′ = h + W gate(H h + P V v + U_h y), gate(a) = tanh(a₁) σ(a₂).
+
+    V is the vertical k×k convolution, H the horizontal 1×k one, P and W are 1×1; y is the class,
+    one-hot, if there is one. The first layer sees the image, and has no h to add.
+
+    Source: van den Oord et al. 2016b, equations 2 and 4 and figure 2,
+    https://arxiv.org/abs/1606.05328.
+
+    Args:
+        n_in: features of the input; the image's channels in the first layer.
+        n_features: features F of the output.
+        kernel_size: k, odd.
+        n_channels: the image's channels C.
+        n_classes: number of classes, or None.
+        first: whether the input is the image.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_features: int,
+        kernel_size: int,
+        n_channels: int,
+        n_classes: int | None,
+        first: bool,
+    ) -> None:
+        super().__init__()
+        mask_type, width, c = "A" if first else "B", 2 * n_features, n_channels
+        self.vertical = MaskedConv2d(
+            n_in, width, kernel_size, mask_type, n_channels=c, stack="vertical"
+        )
+        self.horizontal = MaskedConv2d(
+            n_in, width, kernel_size, mask_type, n_channels=c, stack="horizontal", n_blocks=2
+        )
+        # No mask: what the vertical stack holds lies in the rows above, every channel of it.
+        self.to_horizontal = nn.Conv2d(width, width, 1, bias=False)
+        self.out = MaskedConv2d(n_features, n_features, 1, "B", n_channels=c)
+        self.first = first
+        self.classes = None
+        if n_classes is not None:
+            self.classes = nn.Embedding(n_classes, 2 * width)
+            nn.init.normal_(self.classes.weight, std=0.1)
+
+    def forward(self, v: Tensor, h: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        of_v, of_h = self.class_terms(labels)
+        a = self.vertical(v)  # (N, 2F, H, W)
+        new = self.out(gate(self.horizontal(h) + self.to_horizontal(a) + of_h))  # (N, F, H, W)
+        return gate(a + of_v), new if self.first else h + new
+
+    def class_terms(self, labels: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
+        """U_v y and U_h y, each ``(N, 2F, 1, 1)``; zeros without classes."""
+        if self.classes is None or labels is None:
+            return 0.0, 0.0
+        of_v, of_h = self.classes(labels.long())[:, :, None, None].chunk(2, 1)
+        return of_v, of_h
+
+
+class GatedPixelCNN(ImageModel):
+    """logits = two 1×1 layers on h_L, where (vₗ, hₗ) = layerₗ(vₗ₋₁, hₗ₋₁) and v₀ = h₀ = x.
+
+    The vertical stack sees the rows above in full, the horizontal one the own row to the left:
+    together every earlier pixel within r L, r = (k − 1) / 2.
+
+    Source: van den Oord et al. 2016b, sections 2.1 to 2.3, https://arxiv.org/abs/1606.05328.
+
+    Args:
+        n_levels: levels 0 … n_levels − 1 of a pixel.
+        n_channels: channels C of an image; each sees those before it at its own pixel.
+        n_features: features F of every layer, at least C.
+        n_layers: layers L, the first of type A.
+        kernel_size: k, odd and at least 3.
+        n_classes: number of classes; then every call needs ``labels``.
+
+    Shapes: see `ImageModel`: integers ``(N, C, H, W)`` to logits ``(N, n_levels, C, H, W)``.
+
+    Raises:
+        ValueError: for arguments outside these bounds, bad images or bad labels.
+
+    Omits: skip connections from every layer to the output; location-dependent conditioning.
+    """
+
+    def __init__(
+        self,
+        n_levels: int,
+        *,
+        n_channels: int = 1,
+        n_features: int = 64,
+        n_layers: int = 6,
+        kernel_size: int = 3,
+        n_classes: int | None = None,
+    ) -> None:
+        super().__init__(n_levels, n_channels, n_classes)
+        check_depth(n_layers, kernel_size)
+        layers = [
+            GatedLayer(n_in, n_features, kernel_size, n_channels, n_classes, first=number == 0)
+            for number, n_in in enumerate([n_channels] + [n_features] * (n_layers - 1))
+        ]
+        head = [
+            MaskedConv2d(n_features, n_out, 1, "B", n_channels=n_channels)
+            for n_out in (n_features, n_channels * n_levels)
+        ]
+        # Lists of modules, typed by what is in them.
+        self.layers = cast("Sequence[GatedLayer]", nn.ModuleList(layers))
+        self.head = cast("Sequence[MaskedConv2d]", nn.ModuleList(head))
+
+    def logits_of(self, values: Tensor, labels: Tensor | None = None) -> Tensor:
+        v = h = values  # (N, C, H, W)
+        for layer in self.layers:
+            v, h = layer(v, h, labels)  # (N, F, H, W) each
+        for conv in self.head:
+            h = conv(h.relu())  # last: (N, C · n_levels, H, W), channel by channel
+        return h.unflatten(1, (self.n_channels, self.n_levels)).transpose(1, 2)
+
+    def cache(self, n: int, size: tuple[int, int], labels: Tensor | None = None) -> Cache:
+        return GatedPixelCNNCache(self, n, size[1], labels)

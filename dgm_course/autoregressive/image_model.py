@@ -1,0 +1,158 @@
+"""The contract of every autoregressive image model, and the checks that torch leaves out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.nn.functional import cross_entropy
+
+from dgm_course.autoregressive.sampling import Cache, FullPass, sample_pixels
+
+
+class ImageModel(nn.Module, ABC):
+    """p(x) = Πᵢ p(xᵢ | x₍<ᵢ₎) over the pixels row by row, and the channels of a pixel in order.
+
+    Each factor is a softmax over the levels. A subclass defines `logits_of`, and `cache` where it
+    can do better than a full pass for each pixel.
+
+    Args:
+        n_levels: levels 0 … n_levels − 1 of a pixel.
+        n_channels: channels C of an image.
+        n_classes: number of classes that the model is conditioned on, or None.
+    """
+
+    def __init__(self, n_levels: int, n_channels: int = 1, n_classes: int | None = None) -> None:
+        super().__init__()
+        for name, value, least in [
+            ("n_levels", n_levels, 2),
+            ("n_channels", n_channels, 1),
+            ("n_classes", 1 if n_classes is None else n_classes, 1),
+        ]:
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be an int of at least {least}, got {value!r}")
+        self.n_levels, self.n_channels, self.n_classes = n_levels, n_channels, n_classes
+
+    @abstractmethod
+    def logits_of(self, values: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits from pixels as `values_of` scales them: differentiable, and unchecked."""
+
+    def values_of(self, x: Tensor) -> Tensor:
+        """Levels 0 … n_levels − 1 as numbers from −1 to 1, in the dtype of the weights."""
+        return x.to(self.like.dtype) * (2 / (self.n_levels - 1)) - 1
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the weights' dtype and device."""
+        return next(chain(self.parameters(), self.buffers()))
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The logits of every p(xᵢ | x₍<ᵢ₎) at once.
+
+        Shapes: integers x ``(N, C, H, W)`` and, for a conditional model, labels ``(N,)`` to
+        ``(N, n_levels, C, H, W)``.
+
+        Raises:
+            ValueError: for images that are not integers, not a batch, of other channels, empty or
+                outside the levels; for labels that are missing, unwanted or outside the classes.
+        """
+        check_images(x, self.n_levels, self.n_channels)
+        self.check_labels(labels, len(x))
+        return self.logits_of(self.values_of(x), labels)
+
+    def log_prob(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """log p(x) = Σᵢ log p(xᵢ | x₍<ᵢ₎) in nats, ``(N,)``; arguments as for `forward`."""
+        logits = self(x, labels)
+        return -cross_entropy(logits, x.long(), reduction="none").sum((1, 2, 3))
+
+    def cache(self, n: int, size: tuple[int, int], labels: Tensor | None = None) -> Cache:
+        """What the logits of one pixel after the other are computed from, for n images."""
+        return FullPass(self, n, size, labels)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        size: tuple[int, int],
+        labels: Tensor | None = None,
+        given: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """n images from Πᵢ p(xᵢ | x₍<ᵢ₎), one pixel after the other; or the rest of given ones.
+
+        A given pixel is kept, whatever its probability, and later pixels see it; earlier ones do
+        not, so with pixels given below the draw is not one from the conditional p(x | given).
+
+        Args:
+            n: number of images N.
+            size: height and width (H, W).
+            labels: their classes ``(N,)``, for a conditional model.
+            given: ``(N, C, H, W)``, integers: −1 marks a pixel to draw, all others are kept.
+            temperature: logits are divided by it; below 1 favours likely levels.
+            generator: where the randomness comes from; None takes torch's own.
+
+        Shapes: ``(N, C, H, W)``, int64.
+
+        Raises:
+            ValueError: for n or a size below 1, labels as for `forward`, given of another shape,
+                dtype or level, or a temperature that is not positive.
+        """
+        device = self.like.device
+        shape = (n, self.n_channels, *size)
+        if len(shape) != 4 or min(n, *size) < 1:
+            raise ValueError(f"n and size must be positive, (H, W), got n = {n}, size = {size}")
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature must be positive and finite, got {temperature}")
+        self.check_labels(labels, n)
+        if given is None:
+            given = torch.full(shape, -1, device=device)
+        elif tuple(given.shape) != shape:
+            raise ValueError(f"given must have shape {shape}, got shape {tuple(given.shape)}")
+        check_images(given, self.n_levels, self.n_channels, name="given", lowest=-1)
+        cache = self.cache(n, size, labels)
+        return sample_pixels(cache, given.long().to(device), temperature, generator)
+
+    def check_labels(self, labels: Tensor | None, n: int) -> None:
+        """Raise a ValueError unless the labels are those that the model needs for n images."""
+        if self.n_classes is None or labels is None:
+            if labels is not None:
+                raise ValueError("labels must be None: the model has no classes (n_classes=None)")
+            if self.n_classes is not None:
+                raise ValueError(f"labels must be given: the model has {self.n_classes} classes")
+            return
+        if tuple(labels.shape) != (n,):
+            raise ValueError(f"labels must have shape ({n},), got shape {tuple(labels.shape)}")
+        _check_integers(labels, "labels", 0, self.n_classes - 1)
+
+
+def check_images(
+    x: Tensor, n_levels: int, n_channels: int, *, name: str = "x", lowest: int = 0
+) -> None:
+    """Raise a ValueError unless x is a batch ``(N, C, H, W)`` of integer levels.
+
+    Values are read unless ``Distribution.set_default_validate_args`` turned such checks off.
+    """
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if x.ndim != 4 or x.shape[1] != n_channels:
+        raise ValueError(
+            f"{name} must have shape (N, {n_channels}, H, W), got shape {tuple(x.shape)}"
+        )
+    if x.numel() == 0:
+        raise ValueError(f"{name} must hold pixels, got an empty batch of shape {tuple(x.shape)}")
+    _check_integers(x, name, lowest, n_levels - 1)
+
+
+def _check_integers(x: Tensor, name: str, lowest: int, highest: int) -> None:
+    if x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool:
+        raise ValueError(f"{name} must hold integers {lowest} to {highest}, got dtype {x.dtype}")
+    if Distribution._validate_args:
+        low, high = (int(bound) for bound in x.aminmax())
+        if low < lowest or high > highest:
+            raise ValueError(
+                f"{name} must hold integers {lowest} to {highest}, got values from {low} to {high}"
+            )

@@ -1,0 +1,138 @@
+"""Masks that keep a convolution to the order of the pixels, and the layer that applies them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+STACKS = ("plain", "vertical", "horizontal")
+
+
+def causal_mask(kernel_size: int, mask_type: str, stack: str = "plain") -> Tensor:
+    """M[r+a, r+b] = 1 where the pixel at (a, b) from the centre may be seen, r = (k − 1) / 2.
+
+    "plain": the rows above, and of the own row what lies to the left. "vertical": the rows above,
+    in full. "horizontal": a single row, what lies to the left. Type B opens one thing more: the
+    pixel itself, and for the vertical stack its whole row, for there a feature of row i has seen
+    rows above i only.
+
+    Source: van den Oord et al. 2016a, section 3.4, https://arxiv.org/abs/1601.06759; the stacks:
+    van den Oord et al. 2016b, section 2.2, https://arxiv.org/abs/1606.05328.
+
+    Args:
+        kernel_size: k, odd.
+        mask_type: "A" for the layer that sees the image, "B" for those after it.
+        stack: "plain", "vertical" or "horizontal".
+
+    Shapes: ``(k, k)``, horizontal ``(1, k)``; float32 of 0 and 1.
+
+    Raises:
+        ValueError: for an even kernel, another type or another stack.
+    """
+    if isinstance(kernel_size, bool) or not isinstance(kernel_size, int) or kernel_size < 1:
+        raise ValueError(f"kernel_size must be an odd int, got {kernel_size!r}")
+    if kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, or there is no centre, got {kernel_size}")
+    if mask_type not in ("A", "B"):
+        raise ValueError(f"mask_type must be 'A' or 'B', got {mask_type!r}")
+    if stack not in STACKS:
+        raise ValueError(f"stack must be one of {', '.join(STACKS)}, got {stack!r}")
+    r, own = kernel_size // 2, int(mask_type == "B")
+    mask = torch.zeros(kernel_size, kernel_size)
+    mask[:r] = 1  # the rows above
+    if stack == "vertical":
+        mask[: r + own] = 1
+    else:
+        mask[r, : r + own] = 1
+    return mask[r : r + 1] if stack == "horizontal" else mask
+
+
+def channel_groups(n_features: int, n_channels: int) -> Tensor:
+    """The channel that each feature serves, ⌊f C / F⌋: F features in C neighbouring groups.
+
+    A feature of group c at a pixel is on the way to the logits of channel c, so there it may see
+    channels before c, and at earlier pixels all of them.
+
+    Shapes: ``(F,)``, int64, rising from 0 to C − 1; sizes differ by one where C does not divide F.
+    """
+    if not 1 <= n_channels <= n_features:
+        raise ValueError(
+            f"n_features must be at least n_channels, a feature for each channel, got {n_features} "
+            f"features for {n_channels} channels"
+        )
+    return torch.arange(n_features) * n_channels // n_features
+
+
+class MaskedConv2d(nn.Module):
+    """y = (W ⊙ M) ∗ x + b: a convolution that sees nothing that comes later; the size stays.
+
+    At the centre of the kernel, the pixel itself, the mask also tells channels apart, in the order
+    R, G, B: group c of the output sees groups before c of the input (type A) or up to c (type B).
+    The weights are masked where they are used, so that nothing an optimiser does can open them.
+
+    Source: van den Oord et al. 2016a, section 3.4, https://arxiv.org/abs/1601.06759.
+
+    Args:
+        in_features: features of the input; the image's channels for type A.
+        out_features: features of the output.
+        kernel_size: k, odd.
+        mask_type: "A" for the first layer, whose input is the image; "B" after it.
+        n_channels: the image's channels C.
+        stack: "plain", "vertical" or "horizontal", see `causal_mask`. In the vertical stack all
+            channels of the rows above are open.
+        n_blocks: the output is this many blocks, each with its own C groups (2 for a gate).
+
+    Shapes: ``(N, in_features, H, W)`` to ``(N, out_features, H, W)``.
+
+    Raises:
+        ValueError: as `causal_mask` and `channel_groups`; for type A where the input is not the
+            image; for blocks that do not divide the output.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int,
+        mask_type: str,
+        *,
+        n_channels: int = 1,
+        stack: str = "plain",
+        n_blocks: int = 1,
+    ) -> None:
+        super().__init__()
+        spatial = causal_mask(kernel_size, mask_type, stack)  # (rows, k)
+        if mask_type == "A" and in_features != n_channels:
+            raise ValueError(
+                "mask_type must be 'B' after the first layer: type A closes a pixel's own value, "
+                f"which only the image holds; got 'A' with {in_features} input features for an "
+                f"image of {n_channels} channels"
+            )
+        if n_blocks < 1 or out_features % n_blocks:
+            raise ValueError(f"n_blocks must divide out_features = {out_features}, got {n_blocks}")
+        self.stack, self.n_channels = stack, n_channels
+        self.in_groups = channel_groups(in_features, n_channels)
+        self.out_groups = channel_groups(out_features // n_blocks, n_channels).repeat(n_blocks)
+        mask = spatial.repeat(out_features, in_features, 1, 1)
+        if stack != "vertical":
+            before = self.in_groups[None] < self.out_groups[:, None]  # (out, in)
+            same = self.in_groups[None] == self.out_groups[:, None]
+            mask[:, :, len(spatial) // 2, kernel_size // 2] = (
+                before | same if mask_type == "B" else before
+            ).float()
+        self.register_buffer("mask", mask, persistent=False)  # not a weight: never in a file
+        # As nn.Conv2d draws them, but by the weights that are open: half of them would halve h.
+        bound = mask.sum((1, 2, 3)).clamp_min(1).rsqrt()  # (out,)
+        self.weight = nn.Parameter((2 * torch.rand_like(mask) - 1) * bound[:, None, None, None])
+        self.bias = nn.Parameter((2 * torch.rand(out_features) - 1) * bound)
+
+    def masked_weight(self) -> Tensor:
+        """W ⊙ M, ``(out_features, in_features, rows, k)``."""
+        return self.weight * self.mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.mask.shape[2:]
+        return conv2d(x, self.masked_weight(), self.bias, padding=(rows // 2, columns // 2))

@@ -1,0 +1,68 @@
+"""The table of autoregressive models, over which the tests of that family run every property."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dgm_course.autoregressive import (
+    GatedPixelCNN,
+    ImageModel,
+    IndependentPixels,
+    PixelCNN,
+    Uniform,
+)
+
+# name -> constructor. Odd feature counts: groups of channels of different sizes.
+NETWORKS = {
+    "plain": lambda: PixelCNN(3, n_features=8, n_layers=3),
+    "plain-deep-7": lambda: PixelCNN(4, n_features=4, n_layers=4, kernel_size=7),
+    "plain-one-layer": lambda: PixelCNN(2, n_features=5, n_layers=1, kernel_size=5),
+    "plain-rgb": lambda: PixelCNN(2, n_channels=3, n_features=7, n_layers=3),
+    "plain-two-channels": lambda: PixelCNN(
+        5, n_channels=2, n_features=5, n_layers=2, kernel_size=5
+    ),
+    "gated": lambda: GatedPixelCNN(3, n_features=8, n_layers=3),
+    "gated-7": lambda: GatedPixelCNN(4, n_features=4, n_layers=2, kernel_size=7),
+    "gated-one-layer": lambda: GatedPixelCNN(2, n_features=2, n_layers=1, kernel_size=5),
+    "gated-rgb": lambda: GatedPixelCNN(2, n_channels=3, n_features=7, n_layers=3),
+    "gated-classes": lambda: GatedPixelCNN(3, n_features=5, n_layers=3, n_classes=4),
+    "gated-rgb-classes": lambda: GatedPixelCNN(
+        2, n_channels=3, n_features=9, n_layers=2, n_classes=2
+    ),
+}
+BASELINES = {
+    "uniform": lambda: Uniform(3),
+    "uniform-rgb": lambda: Uniform(2, 3),
+}
+MODELS = NETWORKS | BASELINES
+
+
+def strong(model: ImageModel, seed: int = 0, scale: float = 2.0) -> ImageModel:
+    """The model in float64 with weights far from the gentle initial ones."""
+    torch.manual_seed(seed)
+    model.double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(scale * p.std().clamp_min(0.1) * torch.randn_like(p))
+    return model
+
+
+def make(name: str, seed: int = 0) -> ImageModel:
+    torch.manual_seed(seed)
+    return strong(MODELS[name](), seed)
+
+
+def images(model: ImageModel, n: int, size: tuple[int, int], seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(model.n_levels, (n, model.n_channels, *size), generator=generator)
+
+
+def labels(model: ImageModel, n: int) -> Tensor | None:
+    return None if model.n_classes is None else torch.arange(n) % model.n_classes
+
+
+def fit_independent(n_levels: int = 3, size: tuple[int, int] = (2, 3)) -> IndependentPixels:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(n_levels, (20, 1, *size), generator=generator)
+    return IndependentPixels(x, n_levels).double()

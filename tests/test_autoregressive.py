@@ -1,0 +1,355 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Categorical, Distribution
+
+from dgm_course.autoregressive import (
+    CausalityError,
+    GatedPixelCNN,
+    IndependentPixels,
+    PixelCNN,
+    Uniform,
+    all_images,
+    check_causal,
+    sees_by_gradient,
+    sees_by_perturbation,
+)
+from tests.autoregressive import MODELS, NETWORKS, fit_independent, images, labels, make, strong
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    return make(request.param)
+
+
+# --- properties of every model --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(5, 5), (3, 6), (1, 4), (4, 1)])
+def test_is_causal(model, size):
+    check_causal(model, size)
+
+
+def tiny(model):
+    """All images of a size at which there are a few hundred of them."""
+    size = (2, 2) if model.n_channels == 1 else (1, 2)
+    return all_images(model.n_levels, model.n_channels, size)
+
+
+def test_probabilities_of_all_tiny_images_sum_to_one(model):
+    x = tiny(model)
+    for label in range(model.n_classes or 1):
+        y = None if model.n_classes is None else torch.full((len(x),), label)
+        total = model.log_prob(x, y).exp().sum().item()
+        assert abs(total - 1) < 1e-12
+
+
+def test_log_prob_adds_up_the_softmax_of_every_pixel(model):
+    x, y = images(model, 4, (3, 5)), labels(model, 4)
+    logits = model(x, y)
+    assert logits.shape == (4, model.n_levels, model.n_channels, 3, 5)
+    expected = Categorical(logits=logits.movedim(1, -1)).log_prob(x).sum((1, 2, 3))
+    torch.testing.assert_close(model.log_prob(x, y), expected, atol=1e-12, rtol=0)
+    assert model.log_prob(x, y).shape == (4,)
+
+
+def test_an_image_does_not_depend_on_its_batch(model):
+    x, y = images(model, 4, (4, 4)), labels(model, 4)
+    together = model(x, y)
+    alone = model(x[2:3], None if y is None else y[2:3])
+    torch.testing.assert_close(together[2:3], alone, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_integer_images_of_any_dtype_are_cast(model, dtype):
+    x, y = images(model, 3, (4, 4)), labels(model, 3)
+    torch.testing.assert_close(model.log_prob(x.to(dtype), y), model.log_prob(x, y), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_sees_every_earlier_value_within_one_layer(name):
+    """Not blind: the nearest earlier values act on the logits, all channels of them."""
+    model = make(name)
+    sees = sees_by_gradient(model, (3, 3), n_images=20)
+    channels = model.n_channels
+    for logit in range(len(sees)):
+        pixel, c = divmod(logit, channels)
+        seen = set(range(pixel * channels, pixel * channels + c))  # earlier channels here
+        if pixel % 3:
+            seen |= set(range((pixel - 1) * channels, pixel * channels))  # the left neighbour
+        if pixel >= 3:
+            seen |= set(range((pixel - 3) * channels, (pixel - 2) * channels))  # the one above
+        assert seen <= set(sees[logit].nonzero()[:, 0].tolist()), logit
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_weight_that_is_open_has_a_gradient(name):
+    model = make(name)
+    x, y = images(model, 8, (5, 5)), labels(model, 8)
+    model.log_prob(x, y).sum().backward()
+    for key, p in model.named_parameters():
+        assert p.grad is not None, key
+        assert p.grad.abs().sum() > 0, key
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_starts_near_uniform(name):
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    x, y = images(model, 16, (6, 6)), labels(model, 16)
+    nats = -model.log_prob(x, y).mean() / x[0].numel()
+    assert abs(nats.item() - math.log(model.n_levels)) < 0.5
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if "classes" in name])
+def test_the_class_moves_every_logit(name):
+    moved = torch.zeros(())
+    for seed in range(6):  # a group of three features may be at rest in one of them
+        model = make(name, seed)
+        x = images(model, 8, (3, 3))
+        one, other = model(x, torch.zeros(8).long()), model(x, torch.ones(8).long())
+        moved = moved + (one - other).abs().amax((0, 1))
+    assert (moved > 1e-6).all()
+
+
+# --- bad input ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["plain", "gated", "gated-classes", "uniform"])
+@pytest.mark.parametrize("method", ["forward", "log_prob"])
+def test_bad_images_are_refused(name, method):
+    model = make(name)
+    call, good = getattr(model, method), images(model, 3, (4, 4))
+    for bad, words in [
+        (good.double(), "integers 0 to 2, got dtype torch.float64"),
+        (good.bool(), "got dtype torch.bool"),
+        (good + 1, "integers 0 to 2, got values from 1 to 3"),
+        (good - 1, "got values from -1 to 1"),
+        (good[0], r"\(N, 1, H, W\), got shape \(1, 4, 4\)"),
+        (good[:, 0], r"got shape \(3, 4, 4\)"),
+        (good.expand(-1, 3, -1, -1), r"\(N, 1, H, W\), got shape \(3, 3, 4, 4\)"),
+        (good[:0], "must hold pixels, got an empty batch"),
+        (good[:, :, :0], "must hold pixels"),
+        (good.numpy(), "must be a torch.Tensor, got ndarray"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            call(bad, labels(model, 3))
+
+
+def test_bad_labels_are_refused():
+    conditional, plain = make("gated-classes"), make("gated")
+    x = images(conditional, 3, (4, 4))
+    for bad, words in [
+        (None, "must be given: the model has 4 classes"),
+        (torch.tensor([0, 1, 4]), "integers 0 to 3, got values from 0 to 4"),
+        (torch.tensor([0, -1, 1]), "got values from -1 to 1"),
+        (torch.tensor([0.0, 1.0, 2.0]), "got dtype torch.float32"),
+        (torch.tensor([0, 1]), r"shape \(3,\), got shape \(2,\)"),
+        (torch.tensor(1), r"shape \(3,\), got shape \(\)"),
+        (torch.eye(4).long()[:3], r"shape \(3,\), got shape \(3, 4\)"),
+    ]:
+        for call in (conditional, conditional.log_prob):
+            with pytest.raises(ValueError, match=words):
+                call(x, bad)
+        with pytest.raises(ValueError, match=words):
+            conditional.sample(3, (4, 4), labels=bad)
+    for model in (plain, make("plain")):
+        with pytest.raises(ValueError, match="no classes"):
+            model.log_prob(x, torch.tensor([0, 1, 2]))
+        with pytest.raises(ValueError, match="no classes"):
+            model.sample(3, (4, 4), labels=torch.tensor([0, 1, 2]))
+
+
+def test_values_are_not_read_where_checks_are_off():
+    model = make("plain")
+    x = images(model, 2, (4, 4))
+    Distribution.set_default_validate_args(False)
+    try:
+        model(x + 1)  # read by nobody, so a GPU need not wait
+        with pytest.raises(ValueError, match="got dtype"):
+            model(x.double())
+    finally:
+        Distribution.set_default_validate_args(True)
+
+
+@pytest.mark.parametrize("family", [PixelCNN, GatedPixelCNN])
+@pytest.mark.parametrize(
+    ("n_levels", "options", "words"),
+    [
+        (1, {}, "n_levels must be an int of at least 2, got 1"),
+        (2.0, {}, "n_levels must be an int of at least 2, got 2.0"),
+        (2, {"n_channels": 0}, "n_channels must be an int of at least 1, got 0"),
+        (2, {"n_channels": 3, "n_features": 2}, "got 2 features for 3 channels"),
+        (2, {"n_layers": 0}, "n_layers must be an int of at least 1, got 0"),
+        (2, {"kernel_size": 1}, "kernel_size must be an int of at least 3, got 1"),
+        (2, {"kernel_size": 4}, "must be odd"),
+    ],
+)
+def test_bad_arguments_are_refused(family, n_levels, options, words):
+    with pytest.raises(ValueError, match=words):
+        family(n_levels, **options)
+
+
+def test_no_classes_is_not_zero_classes():
+    with pytest.raises(ValueError, match="n_classes must be an int of at least 1, got 0"):
+        GatedPixelCNN(2, n_classes=0)
+
+
+# --- baselines ------------------------------------------------------------------------------
+
+
+def test_uniform_costs_the_log_of_the_levels():
+    x = torch.zeros(2, 3, 4, 5, dtype=torch.long)
+    torch.testing.assert_close(Uniform(7, 3).log_prob(x), torch.full((2,), -60 * math.log(7)))
+
+
+def test_independent_pixels_are_counts():
+    x = torch.tensor([0, 0, 2]).view(3, 1, 1, 1).expand(3, 1, 1, 2)
+    model = IndependentPixels(x, 4, smoothing=0.5).double()
+    p = model(x[:1]).softmax(1)[0, :, 0, 0, 1]
+    torch.testing.assert_close(p.exp().log().tolist(), [0.5, 0.1, 0.3, 0.1])
+    with pytest.raises(ValueError, match=r"\(N, 1, 1, 2\)"):
+        model(torch.zeros(1, 1, 2, 1, dtype=torch.long))
+    with pytest.raises(ValueError, match="smoothing must be positive and finite, got 0"):
+        IndependentPixels(x, 4, smoothing=0)
+    with pytest.raises(ValueError, match="images must hold integers 0 to 1, got values"):
+        IndependentPixels(x, 2)
+
+
+def test_independent_pixels_sum_to_one_and_are_causal():
+    model = fit_independent()
+    assert abs(model.log_prob(all_images(3, 1, (2, 3))).exp().sum().item() - 1) < 1e-12
+    check_causal(model, (2, 3))
+
+
+def test_independent_pixels_are_the_best_of_their_kind():
+    """No other table of independent levels gives its images a higher likelihood."""
+    torch.manual_seed(0)
+    x = torch.randint(3, (40, 1, 2, 2))
+    best = IndependentPixels(x, 3, smoothing=1e-9).double()
+    for scale in (0.01, 0.3):
+        other = copy.deepcopy(best)
+        other.log_p = (other.log_p + scale * torch.randn_like(other.log_p)).log_softmax(0)
+        assert other.log_prob(x).sum() < best.log_prob(x).sum()
+
+
+def test_all_images_are_all_different():
+    x = all_images(3, 2, (1, 2))
+    assert x.shape == (81, 2, 1, 2)
+    assert len(x.unique(dim=0)) == 81
+    assert (x.amin().item(), x.amax().item()) == (0, 2)
+    with pytest.raises(ValueError, match=r"3\^16 such images"):
+        all_images(3, 1, (4, 4))
+
+
+# --- the certificate fails where it must ----------------------------------------------------
+
+
+def conv(model, number):
+    """The number-th masked k×k layer of a plain model, the own row's of a gated one."""
+    if isinstance(model, PixelCNN):
+        return [model.first, *model.residual][number]
+    return model.layers[number].horizontal
+
+
+def all_ones(model):
+    conv(model, 1).mask.fill_(1)
+
+
+def own_value_in_the_first_layer(model):
+    mask = conv(model, 0).mask
+    mask[:, :, mask.shape[2] // 2, mask.shape[3] // 2] = 1
+
+
+def right_half_of_the_centre_row(model):
+    mask = conv(model, 1).mask
+    mask[:, :, mask.shape[2] // 2] = 1
+
+
+def one_feature(model):
+    conv(model, 1).mask[0, :, -1, -1] = 1
+
+
+def a_normalisation_over_the_image(model):
+    first = conv(model, 0)
+    first.register_forward_hook(lambda _, __, out: out - out.mean((2, 3), keepdim=True))
+
+
+LEAKS = [
+    all_ones,
+    own_value_in_the_first_layer,
+    right_half_of_the_centre_row,
+    one_feature,
+    a_normalisation_over_the_image,
+]
+
+
+@pytest.mark.parametrize("name", ["plain", "plain-rgb", "gated", "gated-rgb"])
+@pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: leak.__name__)
+def test_every_leak_is_found_in_both_ways(name, leak):
+    model = make(name)
+    leak(model)
+    assert sees_by_gradient(model, (4, 4)).triu().any()
+    assert sees_by_perturbation(model, (4, 4)).triu().any()
+    with pytest.raises(CausalityError, match="the logits of row 0, column"):
+        check_causal(model, (4, 4))
+
+
+@pytest.mark.parametrize("name", ["gated", "gated-rgb"])
+def test_leaks_of_the_vertical_stack_are_found(name):
+    model = make(name)
+    model.layers[0].vertical.mask[:, :, 1] = 1  # its own row, of the image
+    with pytest.raises(CausalityError, match="row 0, column 0"):
+        check_causal(model, (4, 4))
+
+
+@pytest.mark.parametrize("layer", ["first", "head"])
+def test_a_channel_that_sees_itself_is_found(layer):
+    model = make("plain-rgb")
+    found = model.first if layer == "first" else model.head[1]
+    found.mask[:, :, found.mask.shape[2] // 2, found.mask.shape[3] // 2] = 1
+    own = "channel 0 see (its own value|that of row 0, column 0, channel 1)"
+    with pytest.raises(CausalityError, match=own):
+        check_causal(model, (3, 3))
+
+
+def test_a_gate_whose_halves_serve_different_channels_is_found():
+    model = make("gated-rgb")
+    for layer in model.layers:
+        shifted = layer.horizontal.mask.roll(1, 0)
+        layer.horizontal.mask.copy_(shifted)
+    with pytest.raises(CausalityError, match="channel"):
+        check_causal(model, (3, 3))
+
+
+def test_what_rounds_is_found_by_perturbation():
+    class Rounds(PixelCNN):
+        def logits_of(self, values, labels=None):
+            whole = values.detach().round().sum((1, 2, 3)).view(-1, 1, 1, 1, 1)
+            return super().logits_of(values) + whole * torch.arange(3.0).view(1, 3, 1, 1, 1)
+
+    model = strong(Rounds(3, n_features=4, n_layers=2))
+    assert not sees_by_gradient(model, (3, 3)).triu().any()
+    with pytest.raises(CausalityError, match="by perturbation; 45 pairs of 45 leak"):
+        check_causal(model, (3, 3))
+
+
+def test_the_first_leak_is_named():
+    model = make("plain")
+    model.first.mask[:, :, 1, 2] = 1
+    with pytest.raises(CausalityError, match="row 0, column 0 see that of row 0, column 1, by"):
+        check_causal(model, (3, 3))
+
+
+def test_the_certificate_leaves_the_model_alone():
+    model = PixelCNN(3, n_features=4, n_layers=2)
+    before = nn.utils.parameters_to_vector(model.parameters()).clone()
+    check_causal(model, (3, 3))
+    after = nn.utils.parameters_to_vector(model.parameters())
+    assert after.dtype == torch.float32
+    assert np.array_equal(before.detach(), after.detach())
+    assert all(p.grad is None for p in model.parameters())
