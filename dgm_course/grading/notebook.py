@@ -113,9 +113,8 @@ def read_cells(path: Path) -> list[Cell]:
             for number, cell in enumerate(notebook["cells"], start=1)
         ]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise NotANotebook(
-            f"{path.name} must be a notebook of format 4 (.ipynb), got {type(error).__name__}: {error}"
-        ) from error
+        came = f"{type(error).__name__}: {error}"
+        raise NotANotebook(f"{path.name} must be a notebook of format 4, got {came}") from error
 
 
 def problems(cells: list[Cell]) -> list[str]:
