@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import click
 
 import dgm_course
+from dgm_course.grading.commands import assignment
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -33,6 +34,9 @@ def main() -> None:
     # By default a thread of OpenMP spins while it waits for another. Where both land on one core
     # (virtual machines, a busy laptop) each small matrix product then costs a time slice, 4 ms.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+main.add_command(assignment)
 
 
 # --- the notebooks --------------------------------------------------------------------------
@@ -200,7 +204,7 @@ def run(
         raise click.UsageError(f"no lecture {unknown}; there are {there}")
     outcomes = []
     for lecture in [known[name] for name in names] or lectures:
-        outcomes.append(_run_one(lecture.path, out, html, in_place, timeout))
+        outcomes.append(run_one(lecture.path, out, html, in_place, timeout))
         if outcomes[-1] == "interrupted":
             break
     if len(outcomes) > 1 or run_all:
@@ -208,7 +212,7 @@ def run(
     sys.exit(130 if "interrupted" in outcomes else int("failed" in outcomes))
 
 
-def _run_one(path: Path, out: Path, html: Path | None, in_place: bool, timeout: int) -> str:
+def run_one(path: Path, out: Path, html: Path | None, in_place: bool, timeout: int) -> str:
     """Execute one notebook and keep the copy; "passed", "failed" or "interrupted"."""
     import nbformat
 

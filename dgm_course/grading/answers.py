@@ -1,0 +1,268 @@
+"""The protocol between tests and answers: ``call(name, *arguments)``.
+
+A test never holds a student's object. It reaches an answer by name; plain values go in, plain
+values come out. Here both sides live in one process; a grader can put them into two, for nothing
+else crosses:
+
+- None, bool, int, float, str, NumPy arrays of numbers, and lists of these;
+- a `Handle` instead of a module or another object that the answer made:
+  ``call(handle, *arguments)`` calls it, in evaluation mode and without gradients;
+- a function of the test, as an argument: the answer gets a function from tensors to tensors that
+  calls back.
+
+What a test may do with a module besides calling it has names that no Python function can have:
+
+- ``call("module.parameters", handle)``: the trained parameters' values, in their order;
+- ``call("module.set_parameters", handle, arrays)``: other values of the same shapes;
+- ``call("module.load", handle, names, arrays)``: a saved state, as `read_weights` returns it;
+- ``call("random.seed", seed)``: the answers' random streams, which are not the notebook's own.
+"""
+
+from __future__ import annotations
+
+import random
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+MAX_BYTES = 2_000_000  # of weights.npz, and of what it unpacks to
+
+
+class CheckFailed(AssertionError):
+    """What a test expected of an answer, and what came."""
+
+
+class NotAnswered(CheckFailed):
+    """An answer that nobody has written yet."""
+
+
+@dataclass(frozen=True)
+class Handle:
+    """An object on the answers' side: a test can hold it and call it, no more."""
+
+    number: int
+    kind: str
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+class Answers:
+    """``call(name, *arguments)`` for the answers in a dictionary, in this process.
+
+    Args:
+        names: where answers are looked up at each call, as a notebook's ``globals()``.
+    """
+
+    def __init__(self, names: Mapping[str, Any]) -> None:
+        self._names = names
+        self._objects: list[Any] = []
+        self._streams: tuple[Any, ...] | None = None
+
+    def __call__(self, target: str | Handle, *arguments: Any) -> Any:
+        """The answer's result as plain values.
+
+        Raises:
+            NotAnswered: if nothing of that name is there, or it raises NotImplementedError.
+            CheckFailed: if the answer raises, or returns what cannot cross.
+        """
+        function = self._find(target)
+        given = [self._to_answer(argument) for argument in arguments]
+        try:
+            with self._own_streams(), torch.no_grad():
+                result = function(*given)
+        except CheckFailed:
+            raise  # from a test's own function, called back
+        except Exception as error:
+            if type(error) is NotImplementedError and not error.args:  # torch raises some too
+                raise NotAnswered(f"{target} is not answered yet") from error
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise CheckFailed(f"{_written(target, arguments)} raised {said}") from error
+        return self._to_test(result, _written(target, arguments))
+
+    def _find(self, target: str | Handle) -> Callable[..., Any]:
+        if isinstance(target, Handle):
+            thing = self._objects[target.number]
+            if isinstance(thing, nn.Module):
+                thing.eval()
+        elif target in _OPERATIONS:
+            return _OPERATIONS[target]
+        else:
+            thing = self._names.get(target, ...)
+        if thing is ...:
+            raise NotAnswered(f"there is no {target} yet")
+        if not callable(thing):
+            raise CheckFailed(f"expected {target} to be a function or a class, got {_kind(thing)}")
+        return thing
+
+    @contextmanager
+    def _own_streams(self) -> Iterator[None]:
+        """The answers draw from streams of their own, so that tests do not move the notebook's."""
+        outside = _get_streams()
+        if self._streams is not None:
+            _set_streams(self._streams)
+        try:
+            yield
+        finally:
+            self._streams = _get_streams()
+            _set_streams(outside)
+
+    # --- what crosses -----------------------------------------------------------------------
+
+    def _to_answer(self, value: Any) -> Any:
+        """A test's value as the answer sees it: arrays become tensors, copied."""
+        if isinstance(value, np.ndarray | np.generic):
+            return torch.from_numpy(np.array(value))
+        if isinstance(value, Handle):
+            return self._objects[value.number]
+        if isinstance(value, list | tuple):
+            return [self._to_answer(item) for item in value]
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if callable(value):
+
+            def called_back(*arguments: Any) -> Any:
+                given = [self._to_test(x, "a function's argument") for x in arguments]
+                return self._to_answer(value(*given))
+
+            return called_back
+        raise TypeError(f"a test cannot pass {_kind(value)}")
+
+    def _to_test(self, value: Any, what: str) -> Any:
+        """An answer's value as the test sees it: tensors become arrays, objects handles."""
+        if isinstance(value, Tensor):
+            try:
+                value = value.detach().cpu().numpy()
+            except (TypeError, RuntimeError) as error:  # sparse, bfloat16, quantised
+                raise CheckFailed(f"expected a plain tensor from {what}, got {error}") from error
+        if isinstance(value, np.ndarray | np.generic):
+            if value.dtype.kind not in "biuf":
+                raise CheckFailed(f"expected numbers from {what}, got {value.dtype}")
+            return np.array(value)
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, list | tuple):
+            return [self._to_test(item, what) for item in value]
+        if isinstance(value, nn.Module) or callable(value):
+            self._objects.append(value)
+            return Handle(len(self._objects) - 1, _kind(value))
+        raise CheckFailed(
+            f"expected a tensor, a number, a list or a module from {what}, got {_kind(value)}"
+        )
+
+
+def _kind(value: Any) -> str:
+    return f"an object of type {type(value).__name__}"
+
+
+def _written(target: str | Handle, arguments: tuple[Any, ...]) -> str:
+    """A call as a reader would write it, with shapes instead of arrays."""
+
+    def short(value: Any) -> str:
+        if isinstance(value, np.ndarray):
+            return f"<{value.dtype} {tuple(value.shape)}>"
+        if isinstance(value, Handle):
+            return "<module>"
+        if callable(value):
+            return "<a function>"
+        return repr(value) if len(repr(value)) < 40 else f"<{type(value).__name__}>"
+
+    name = "the module" if isinstance(target, Handle) else target
+    return f"{name}({', '.join(map(short, arguments))})"
+
+
+def _get_streams() -> tuple[Any, ...]:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+
+
+def _set_streams(streams: tuple[Any, ...]) -> None:
+    random.setstate(streams[0])
+    np.random.set_state(streams[1])  # noqa: NPY002
+    torch.set_rng_state(streams[2])
+
+
+# --- what a test may do with a module -------------------------------------------------------
+
+
+def _trained(module: Any) -> list[nn.Parameter]:
+    if not isinstance(module, nn.Module):
+        raise CheckFailed(f"expected an nn.Module, got {_kind(module)}")
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _parameters(module: Any) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in _trained(module)]
+
+
+def _set_parameters(module: Any, values: list[Tensor]) -> None:
+    for parameter, value in zip(_trained(module), values, strict=True):
+        parameter.copy_(value)
+
+
+def _load(module: Any, names: list[str], values: list[Tensor]) -> None:
+    _trained(module)
+    module.load_state_dict(dict(zip(names, values, strict=True)))
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
+
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "module.parameters": _parameters,
+    "module.set_parameters": _set_parameters,
+    "module.load": _load,
+    "random.seed": _seed,
+}
+
+# --- weights in a file ----------------------------------------------------------------------
+
+
+def save_weights(model: nn.Module, path: str | Path = "weights.npz") -> None:
+    """Write a model's state as plain arrays, at most 2 MB.
+
+    Raises:
+        ValueError: if the file would be too large to hand in.
+    """
+    state = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+    size = sum(value.nbytes for value in state.values())
+    if size > MAX_BYTES:
+        raise ValueError(f"the weights must take at most {MAX_BYTES} bytes, got {size}")
+    np.savez_compressed(path, **state)
+
+
+def read_weights(path: str | Path = "weights.npz") -> tuple[list[str], list[np.ndarray]]:
+    """The names and arrays of a file of weights: numbers only, nothing in it is executed.
+
+    Raises:
+        CheckFailed: if the file is missing, larger than 2 MB (packed or unpacked), no archive of
+            arrays, or holds values that are not finite numbers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotAnswered(f"there is no {path.name} beside the notebook yet: train, then save")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise CheckFailed(f"expected {path.name} of at most {MAX_BYTES} bytes, got {size}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        # Each array has a header of its own beside its numbers.
+        if unpacked > 2 * MAX_BYTES:
+            raise CheckFailed(f"expected {path.name} to unpack to 2 MB, got {unpacked} bytes")
+        with np.load(path, allow_pickle=False) as file:
+            weights = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise CheckFailed(f"expected {path.name} to hold arrays of numbers, got {error}") from error
+    for name, value in weights.items():
+        if value.dtype.kind not in "biuf" or not np.isfinite(value).all():
+            raise CheckFailed(f"expected finite numbers in {path.name}, got others in {name}")
+    return list(weights), list(weights.values())

@@ -1,0 +1,163 @@
+"""``dgm assignment``: a student's check before handing in, and the release from the source."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import dgm_course
+
+if TYPE_CHECKING:
+    from dgm_course.grading.notebook import Submission
+
+NOTEBOOK = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def assignment() -> None:
+    """Home assignments: check one before handing in; release one (assistants)."""
+
+
+def _folder() -> Path | None:
+    for root in (Path.cwd(), Path(dgm_course.__file__).resolve().parent.parent):
+        if (folder := root / "notebooks" / "assignments").is_dir():
+            return folder
+    return None
+
+
+def _given_or_found(_context: click.Context, _option: click.Parameter, given: Path | None) -> Path:
+    if folder := given or _folder():
+        return folder.resolve()
+    raise click.UsageError(
+        "no assignments here: they come with the repository; give --assignments DIR"
+    )
+
+
+assignments_option = click.option(
+    "--assignments",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    callback=_given_or_found,
+    help="Where the assignments lie. Default: notebooks/assignments here, else in the checkout.",
+)
+
+
+def _source(folder: Path, name: str) -> Path:
+    path = folder / name / "source" / f"{name}.ipynb"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in folder.glob("*/source/*.ipynb"))) or "none"
+        raise click.UsageError(f"no source {path}; there are the assignments {there}")
+    return path
+
+
+def _release_of(ids: set[str], folder: Path | None) -> Path | None:
+    """The released notebook with most of these cells, if the repository is there."""
+    import json
+
+    def shared(path: Path) -> int:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        return len(ids & {cell["metadata"].get("nbgrader", {}).get("grade_id") for cell in cells})
+
+    releases = sorted(folder.glob("*/release/*.ipynb")) if folder else []
+    return max(releases, key=shared, default=None)
+
+
+@assignment.command()
+@click.argument("notebook", type=NOTEBOOK)
+def check(notebook: Path) -> None:
+    """Say whether NOTEBOOK can be handed in, what is empty, what passes, the points so far.
+
+    Runs its cells, but for those tagged training, then its tests; weights.npz is looked for beside
+    it. Needs no network. Exit code 0 if the file is accepted, whatever the points.
+    """
+    from dgm_course.grading.notebook import (
+        NotANotebook,
+        Submission,
+        missing,
+        problems,
+        read_cells,
+    )
+
+    try:
+        cells = read_cells(notebook)
+    except NotANotebook as error:
+        raise click.ClickException(str(error)) from error
+    found = problems(cells)
+    ids = {cell.grade_id for cell in cells if cell.grade_id}
+    if ids and (release := _release_of(ids, _folder())):
+        found += missing(cells, read_cells(release))
+    click.echo(f"{notebook.name}: {'not accepted' if found else 'accepted'}")
+    for text in found:
+        click.echo(f"  {text}")
+    with contextlib.chdir(notebook.resolve().parent):
+        _show(Submission(cells))
+    sys.exit(int(bool(found)))
+
+
+def _show(submission: Submission) -> None:
+    """Print what a notebook's own cells do, test by test."""
+    from dgm_course.grading.notebook import forbidden_imports
+
+    cells = submission.cells
+    for cell in cells:
+        if cell.kind == "code" and (names := forbidden_imports(cell.source)):
+            click.echo(f"  cell {cell.number} imports {', '.join(names)}: not where it is graded")
+    for text in submission.run().stopped:
+        click.echo(f"  {text}")
+    click.echo()
+    so_far = out_of = 0
+    for result in submission.test():
+        mark = "✗" if result.message else "✓"
+        click.echo(f"{mark} {result.title:40} {result.points} of {result.out_of}")
+        if result.message:
+            click.echo(f"    {result.message}")
+        so_far, out_of = so_far + result.points, out_of + result.out_of
+    by_hand = 0
+    for cell in (cell for cell in cells if cell.is_written):
+        state = "empty" if cell.is_empty else "answered"
+        click.echo(f"{'✗' if cell.is_empty else '–'} {cell.title:40} {state}, graded by hand")
+        by_hand += cell.points
+    empty = [cell.grade_id for cell in cells if cell.is_empty]
+    click.echo(f"\nempty: {', '.join(empty) or 'none'}")
+    click.echo(
+        f"points so far: {so_far} of {out_of}, and up to {by_hand} by hand; "
+        "tests that are not shown here look for the same at other sizes"
+    )
+
+
+@assignment.command()
+@click.argument("name")
+@assignments_option
+def release(name: str, folder: Path) -> None:
+    """Make the student's notebook of the assignment NAME from its source (extra teach)."""
+    from dgm_course.grading import release as nbgrader
+
+    source = _source(folder, name)
+    try:
+        text = nbgrader.release(source)
+    except ImportError as error:
+        how = 'pip install -c constraints.txt -e ".[teach]"'
+        raise click.ClickException(f"{error}; {how}") from error
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    path = folder / name / "release" / source.name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")
+    click.echo(f"released: {path}")
+
+
+@assignment.command()
+@click.argument("name")
+@click.option("--timeout", type=click.IntRange(1), default=600, help="Seconds for a cell (600).")
+@assignments_option
+def run(name: str, timeout: int, folder: Path) -> None:
+    """Execute the source of the assignment NAME and store it cleaned (maintainers)."""
+    from dgm_course.cli import run_one
+
+    outcome = run_one(_source(folder, name), Path("out"), None, True, timeout)
+    sys.exit(int(outcome != "passed"))
