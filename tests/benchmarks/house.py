@@ -43,8 +43,9 @@ def values_of(control: object) -> list[object]:
         return list(control.options) * 5
     if isinstance(control.value, bool):
         return [True, False] * 5
-    values = np.linspace(control.min, control.max, 21)
-    return [type(control.value)(round(v) if isinstance(control.value, int) else v) for v in values]
+    # On the slider's own grid, where a front end would put them.
+    steps = np.linspace(0, round((control.max - control.min) / control.step), 21).round()
+    return [type(control.value)(round(control.min + n * control.step, 10)) for n in steps]
 
 
 def imports() -> list[Row]:
