@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
-SHARP = 1e7  # (extent / width)²: beyond it the expanded square loses more than half its digits
+SHARP = 1e8  # (extent / width)²: beyond it the expanded square loses more than half its digits
 
 
 class Moments(NamedTuple):
