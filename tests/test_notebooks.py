@@ -178,10 +178,21 @@ def test_the_readme_names_every_lecture(path):
     assert paper.startswith("https://")
 
 
+# Environment variables that the pages speak of; any other word in capitals was to be filled in.
+VARIABLES = {
+    "ATEN_CPU_CAPABILITY",
+    "DGM_COURSE_QUICK",
+    "JOB_COMPLETION_INDEX",
+    "SLURM_ARRAY_TASK_COUNT",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_CPUS_PER_TASK",
+}
+
+
 def test_no_placeholder_is_left():
     for page in PAGES:
-        text = re.sub("DGM_COURSE_QUICK|ATEN_CPU_CAPABILITY", "", page.read_text("utf-8"))
-        assert not re.search(r"\b[A-Z]+_[A-Z_]+\b", text), page
+        words = set(re.findall(r"\b[A-Z]+_[A-Z_]+\b", page.read_text("utf-8")))
+        assert words <= VARIABLES, page
 
 
 def test_every_lecture_has_its_teachers_page(path):
