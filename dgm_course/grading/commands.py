@@ -22,14 +22,16 @@ def assignment() -> None:
     """Home assignments: check one before handing in; release one (assistants)."""
 
 
-def _find_assignments(
-    _context: click.Context, _option: click.Parameter, given: Path | None
-) -> Path:
-    if given is not None:
-        return given.resolve()
+def _folder() -> Path | None:
     for root in (Path.cwd(), Path(dgm_course.__file__).resolve().parent.parent):
         if (folder := root / "notebooks" / "assignments").is_dir():
             return folder
+    return None
+
+
+def _given_or_found(_context: click.Context, _option: click.Parameter, given: Path | None) -> Path:
+    if folder := given or _folder():
+        return folder.resolve()
     raise click.UsageError(
         "no assignments here: they come with the repository; give --assignments DIR"
     )
@@ -40,7 +42,7 @@ assignments_option = click.option(
     "folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
-    callback=_find_assignments,
+    callback=_given_or_found,
     help="Where the assignments lie. Default: notebooks/assignments here, else in the checkout.",
 )
 
@@ -53,6 +55,18 @@ def find_source(folder: Path, name: str) -> Path:
     return path
 
 
+def _release_of(ids: set[str], folder: Path | None) -> Path | None:
+    """The released notebook with most of these cells, if the repository is there."""
+    import json
+
+    def shared(path: Path) -> int:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        return len(ids & {cell["metadata"].get("nbgrader", {}).get("grade_id") for cell in cells})
+
+    releases = sorted(folder.glob("*/release/*.ipynb")) if folder else []
+    return max(releases, key=shared, default=None)
+
+
 @assignment.command()
 @click.argument("notebook", type=NOTEBOOK)
 def check(notebook: Path) -> None:
@@ -61,33 +75,38 @@ def check(notebook: Path) -> None:
     Runs its cells, but for those tagged training, then its tests; weights.npz is looked for beside
     it. Needs no network. Exit code 0 if the file is accepted, whatever the points.
     """
-    from dgm_course.grading.notebook import NotANotebook, Submission, read_cells
+    from dgm_course.grading.notebook import (
+        NotANotebook,
+        Submission,
+        missing,
+        problems,
+        read_cells,
+    )
 
     try:
         cells = read_cells(notebook)
     except NotANotebook as error:
         raise click.ClickException(str(error)) from error
-    with contextlib.chdir(notebook.resolve().parent):
-        accepted = _check(notebook.name, Submission(cells))
-    sys.exit(0 if accepted else 1)
-
-
-def _check(name: str, submission: Submission) -> bool:
-    """Print the report on a notebook, test by test; whether it is accepted."""
-    from dgm_course.grading.notebook import forbidden_imports, problems
-
-    cells = submission.cells
-    if found := problems(cells):
-        click.echo(f"{name}: not accepted")
-    else:
-        click.echo(f"{name}: accepted")
+    found = problems(cells)
+    ids = {cell.grade_id for cell in cells if cell.grade_id}
+    if ids and (release := _release_of(ids, _folder())):
+        found += missing(cells, read_cells(release))
+    click.echo(f"{notebook.name}: {'not accepted' if found else 'accepted'}")
     for text in found:
         click.echo(f"  {text}")
+    with contextlib.chdir(notebook.resolve().parent):
+        _show(Submission(cells))
+    sys.exit(int(bool(found)))
+
+
+def _show(submission: Submission) -> None:
+    """Print what a notebook's own cells do, test by test."""
+    from dgm_course.grading.notebook import forbidden_imports
+
+    cells = submission.cells
     for cell in cells:
         if cell.kind == "code" and (names := forbidden_imports(cell.source)):
             click.echo(f"  cell {cell.number} imports {', '.join(names)}: not where it is graded")
-    if not any(cell.is_test for cell in cells):
-        return not found
     for text in submission.run().stopped:
         click.echo(f"  {text}")
     click.echo()
@@ -109,7 +128,6 @@ def _check(name: str, submission: Submission) -> bool:
         f"points so far: {so_far} of {out_of}, and up to {by_hand} by hand; "
         "tests that are not shown here look for the same at other sizes"
     )
-    return not found
 
 
 @assignment.command()

@@ -11,6 +11,7 @@ import builtins
 import contextlib
 import hashlib
 import io
+import json
 import os
 import re
 import time
@@ -24,7 +25,7 @@ from dgm_course.grading.answers import Answers, CheckFailed, NotAnswered, read_w
 
 TRAINING = "training"  # the tag of cells that are not run: their result is a file
 ALLOWED = ("dgm_course.data", "dgm_course.grading.answers", "dgm_course.grading.checks")
-STUBS = ("raise NotImplementedError", "YOUR ANSWER HERE")
+STUBS = ("raise NotImplementedError()", "YOUR ANSWER HERE")
 MAGIC = re.compile(r"^\s*[%!].*$", re.MULTILINE)
 
 
@@ -61,19 +62,21 @@ class Cell:
     @property
     def title(self) -> str:
         """The first line of a test, or the name of a written answer."""
-        first = self.source.partition("\n")[0]
-        return first.lstrip("# ").rpartition(",")[0] if self.is_test else self.grade_id
+        if self.is_test:
+            return self.source.partition("\n")[0].lstrip("# ").rpartition(",")[0]
+        return f"{self.grade_id.rpartition('-')[2]} · a written answer"
 
     @property
     def is_empty(self) -> bool:
-        return self.is_answer and any(stub in self.source for stub in STUBS)
+        """Whether an answer, or a part of it, is still the release's placeholder."""
+        untouched = self.marks.get("checksum") == checksum(self)
+        return self.is_answer and (untouched or any(stub in self.source for stub in STUBS))
 
     @property
     def is_changed(self) -> bool:
         """Whether a cell that the release locks differs from it, by nbgrader's checksum."""
-        if not (self.marks.get("locked") or self.is_test) or "checksum" not in self.marks:
-            return False
-        return checksum(self) != self.marks["checksum"]
+        locked = self.is_test or (self.marks.get("locked") and not self.is_answer)
+        return bool(locked and self.marks.get("checksum", checksum(self)) != checksum(self))
 
 
 def checksum(cell: Cell) -> str:
@@ -95,22 +98,23 @@ def read_cells(path: Path) -> list[Cell]:
     Raises:
         NotANotebook: if it is none, or of another version than 4.
     """
-    import nbformat
-
     try:
-        raw = path.read_text(encoding="utf-8")
-        notebook = nbformat.reads(raw, as_version=nbformat.NO_CONVERT)
-    except (OSError, ValueError, nbformat.reader.NotJSONError) as error:
-        said = str(error).partition("\n")[0][:200]
-        raise NotANotebook(f"{path.name} is no notebook that can be read: {said}") from error
-    if notebook.get("nbformat") != 4:
-        raise NotANotebook(f"{path.name} must be a notebook of format 4")
-    cells = []
-    for number, cell in enumerate(notebook.cells, start=1):
-        marks = dict(cell.metadata.get("nbgrader", {}))
-        tags = list(cell.metadata.get("tags", []))
-        cells.append(Cell(number, cell.cell_type, cell.source, tags, marks))
-    return cells
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        if notebook["nbformat"] != 4:
+            raise ValueError(f"format {notebook['nbformat']}")
+        return [
+            Cell(
+                number,
+                cell["cell_type"],
+                "".join(cell["source"]),
+                list(cell["metadata"].get("tags", [])),
+                dict(cell["metadata"].get("nbgrader", {})),
+            )
+            for number, cell in enumerate(notebook["cells"], start=1)
+        ]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        came = f"{type(error).__name__}: {error}"
+        raise NotANotebook(f"{path.name} must be a notebook of format 4, got {came}") from error
 
 
 def problems(cells: list[Cell]) -> list[str]:
@@ -130,9 +134,10 @@ def problems(cells: list[Cell]) -> list[str]:
 
 
 def missing(cells: list[Cell], release: list[Cell]) -> list[str]:
-    """The ids of the release that a notebook lacks."""
-    ids = {cell.grade_id for cell in cells}
-    return [f"the cell {c.grade_id} is missing" for c in release if c.grade_id not in ids | {""}]
+    """Which of the release's cells a notebook lacks, in words."""
+    ids = {cell.grade_id for cell in cells} | {""}
+    lost = [cell.grade_id for cell in release if cell.grade_id not in ids]
+    return [f"the cell {name} is missing: take it from the release again" for name in lost]
 
 
 # --- running --------------------------------------------------------------------------------
@@ -207,6 +212,8 @@ class Submission:
                 with _quiet():
                     exec(compile(source, f"cell {cell.number}", "exec"), self.names)
             except (Exception, SystemExit) as error:
+                if cell.is_empty:
+                    continue
                 said = f"{type(error).__name__}: {error}"
                 self.stopped.append(f"cell {cell.number} stopped: {said}")
         return self

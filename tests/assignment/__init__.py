@@ -53,14 +53,20 @@ def lost(results: Mapping[str, list[Result]]) -> dict[str, int]:
     return {task: sum(r.out_of - r.points for r in of_task) for task, of_task in results.items()}
 
 
-def trained(seed: int) -> Any:
-    """The reference solution's names, and its network trained from a seed."""
+def trained(seed: int, answers: Mapping[str, str] | None = None) -> Any:
+    """A submission's names, and its network trained from a seed; by default the reference's."""
     import torch
 
     from dgm_course.data import digits
 
-    names = submission({}).names
+    names = submission(answers or {}).names
     torch.manual_seed(seed)
     model = names["build_model"]()
     names["train"](model, digits("train").images)
     return names, model
+
+
+def table_row(mutant: Any, results: Iterable[Result]) -> str:
+    """A mutant's row in the teacher's notes: its task, what it is, why, which tests reject it."""
+    by = ", ".join(r.grade_id.removeprefix("test-") for r in results if r.message)
+    return f"| {mutant.task} | {mutant.name} | {mutant.cause} | {by} |"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import time
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 from tqdm import tqdm
@@ -11,12 +16,27 @@ from tqdm import tqdm
 from dgm_course.data import digits
 from dgm_course.grading.answers import Answers, save_weights
 from dgm_course.grading.checks import prefix_nll
-from tests.assignment import WEIGHTS, trained
+from tests.assignment import WEIGHTS, grade, submission, table_row, trained
+from tests.assignment.mutants import MUTANTS
+from tests.assignment.variants import VARIANTS
 
 
 @click.group()
 def main() -> None:
     """The PixelCNN assignment: its mutants, its calibration."""
+
+
+@main.command("mutants")
+def print_mutants() -> None:
+    """The table of wrong submissions, and which tests reject each."""
+    click.echo("| task | mistake | cause | rejected by |\n|---|---|---|---|")
+    with TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for mutant in MUTANTS:
+            weights = Path("weights.npz")
+            weights.unlink(missing_ok=True)
+            (mutant.file or partial(shutil.copy, WEIGHTS))(weights)
+            results = grade(submission(mutant.answers), [mutant.task])[mutant.task]
+            click.echo(table_row(mutant, results))
 
 
 @main.command()
@@ -42,10 +62,15 @@ def calibrate(seeds: int, first: int) -> None:
 @main.command()
 @click.option("--seed", type=int, default=0)
 def weights(seed: int) -> None:
-    """Train the reference solution and keep its weights for the tests."""
-    _, model = trained(seed)
-    save_weights(model, WEIGHTS)
-    click.echo(f"{WEIGHTS}: {WEIGHTS.stat().st_size} bytes")
+    """Train the reference and the variants with networks of their own; keep the weights."""
+    for answers, name in [({}, WEIGHTS.name), *((v.answers, v.trained) for v in VARIANTS)]:
+        if not answers or name != WEIGHTS.name:
+            start = time.process_time()
+            _, model = trained(seed, answers)
+            path = WEIGHTS.with_name(name)
+            save_weights(model, path)
+            seconds = time.process_time() - start
+            click.echo(f"{name}: {path.stat().st_size} bytes, {seconds:.0f} CPU seconds")
 
 
 if __name__ == "__main__":
