@@ -15,6 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import dgm_course
 from dgm_course.grading.answers import CheckFailed, NotAnswered, read_weights
 from dgm_course.grading.notebook import (
@@ -248,7 +250,7 @@ def _ask(
     student: Student, own: list[Own], assignment: Assignment, seed: int, files: Path
 ) -> list[dict[str, Any]]:
     names = Submission([]).tests_namespace()  # shared by the tests, as in the notebook
-    names |= {"seed": seed, "read_weights": lambda path: read_weights(files / Path(path).name)}
+    names |= {"read_weights": lambda path: read_weights(files / Path(path).name)}
     results = []
     for test in assignment.tests:
         start = time.monotonic()
@@ -256,7 +258,7 @@ def _ask(
 
         def ask(call: Any, test: Cell = test) -> None:
             names["call"] = call
-            with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
+            with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None), draws(seed):
                 exec(compile(test.source, test.grade_id, "exec"), names)
 
         try:
@@ -272,6 +274,24 @@ def _ask(
             result = _result(test, "failed", message[:2000], hidden=_is_hidden(error, test))
         results.append(result | {"seconds": round(time.monotonic() - start, 3)})
     return results
+
+
+@contextlib.contextmanager
+def draws(seed: int) -> Iterator[None]:
+    """NumPy's generators that tests make from a number are made from the run's seed and it.
+
+    So the inputs of a released test, whose numbers students can read, are others in each run.
+    """
+    make = np.random.default_rng
+
+    def make_for_this_run(number: Any = 0) -> np.random.Generator:
+        return make([seed, number])
+
+    np.random.default_rng = make_for_this_run  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        np.random.default_rng = make
 
 
 def _result(

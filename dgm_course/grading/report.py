@@ -21,7 +21,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,10 @@ def read_students(path: Path) -> dict[str, dict[str, str]]:
     """
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
+        rows: dict[str, dict[str, str]] = {}
         known = {*COLUMNS, *RULES}
         if unknown := ", ".join(sorted(set(reader.fieldnames or ["no column"]) - known)):
             raise ValueError(f"{path}: expected columns of {sorted(known)}, got {unknown}")
-        rows: dict[str, dict[str, str]] = {}
         for row in reader:
             filled = {key: (value or "").strip() for key, value in row.items() if value}
             student = filled.pop("student_id", "")
@@ -85,6 +85,8 @@ def read_students(path: Path) -> dict[str, dict[str, str]]:
             raise ValueError(f"{path}: expected keep to be best or last, got {row['keep']!r}")
         for name in ("days_late", "free_days", "penalty_per_day", "override"):
             number(row.get(name, ""), f"{path}: {name} of {student}")
+        for name in {"duedate", "timestamp"} & {*row}:
+            _date(row[name])
     return rows
 
 
@@ -161,9 +163,14 @@ def _grade(
 
 def _days_late(rule: Mapping[str, str]) -> float:
     if rule.get("duedate") and rule.get("timestamp") and not rule.get("days_late"):
-        due, came = (datetime.fromisoformat(rule[name]) for name in ("duedate", "timestamp"))
+        due, came = (_date(rule[name]) for name in ("duedate", "timestamp"))
         return max(0.0, (came - due).total_seconds() / 86400)
     return float(rule.get("days_late") or 0)
+
+
+def _date(text: str) -> datetime:
+    date = datetime.fromisoformat(text)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def key_of(result: Result) -> str:

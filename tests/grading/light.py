@@ -30,7 +30,7 @@ SOFTMAX = '''def softmax(x):
 '''
 TEST_SOFTMAX = """# 1 · softmax, 3 points
 def test_softmax(shape, level):
-    x = np.random.default_rng(seed).normal(level, 1, shape)
+    x = np.random.default_rng(0).normal(level, 1, shape)
     p = expect_array(call("softmax", x), shape, "softmax(x)")
     expect(np.allclose(p.sum(-1), 1), "each row of softmax(x) to sum to 1", p.sum(-1).ravel()[:3])
     expect_close(np.log(p), x - np.log(np.exp(x - level).sum(-1, keepdims=True)) - level, "log p")
@@ -56,7 +56,7 @@ POLYNOMIAL = '''class Polynomial:
 '''
 TEST_POLYNOMIAL = """# 2 · a polynomial, 2 points
 def test_polynomial(n):
-    c, x = np.random.default_rng(seed).normal(size=(2, n))
+    c, x = np.random.default_rng(0).normal(size=(2, n))
     p = call("Polynomial", c)
     expect_close(call(p, x), np.polynomial.polynomial.polyval(x, c), "p(x)")
 
@@ -87,7 +87,7 @@ def test_bisect(root):
     expect(abs(x - root) < 1e-5, f"bisect to find {root:.6f}", f"{x:.6f}")
 
 
-test_bisect(np.random.default_rng(seed).uniform(-1.5, 1.5))
+test_bisect(np.random.default_rng(0).uniform(-1.5, 1.5))
 ### BEGIN HIDDEN TESTS
 test_bisect(1.9)
 ### END HIDDEN TESTS
