@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dgm_course.grading.grade import Assignment, grade
-from dgm_course.grading.sandbox import Limits
 from dgm_course.grading.submissions import find
+from dgm_course.grading.walls import Limits
 from tests.grading import light
 from tests.grading.bad import BAD, CANARY
 from tests.grading.needs import sandbox

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dgm_course.grading import sandbox as module
+from dgm_course.grading import sandbox, walls
 from dgm_course.grading.answers import CheckFailed
 from dgm_course.grading.questions import Student
-from dgm_course.grading.sandbox import Limits, Sandbox, SandboxMissing
+from dgm_course.grading.sandbox import Ended, Sandbox, check
+from dgm_course.grading.walls import Limits, SandboxMissing
 from tests.grading import needs
 
 LIMITS = Limits(seconds=10, seconds_in_all=60, processes=16, file_size=10**7, disk=10**7)
@@ -70,11 +71,11 @@ def check_walls(call: object) -> None:
     assert call("status", "NoNewPrivs") == "1"
     assert call("status", "Groups") in ("", str(os.getgid()), "65534")
     assert 0 not in call("ids")[:2] or os.getuid() == 0
-    assert call("environment") == sorted({*module._environment(""), "PWD"})
+    assert call("environment") == sorted({*walls.environment(""), "PWD"})
     assert call("processes") < 8
     assert call("interfaces") in ([], ["lo"])
     assert call("seen", "/course/dgm_course/grading") == sorted(
-        name.removeprefix("grading/") for name in module.IMPORTABLE if name.startswith("grading/")
+        name.removeprefix("grading/") for name in walls.IMPORTABLE if name.startswith("grading/")
     )
     assert not {"home", "var", "sys", "mnt", "opt", "run"} & {*call("seen", "/")}
     for path in (
@@ -114,8 +115,8 @@ def test_the_walls_hold_for_a_normal_user(tmp_path: Path) -> None:
     needs.sandbox()
     script = (
         "from tests.test_grading_sandbox import ask, check_walls\n"
-        "from dgm_course.grading import sandbox\n"
-        "assert not sandbox._as_root() and '--unshare-user' in sandbox.command(sandbox.Limits())\n"
+        "from dgm_course.grading import walls\n"
+        "assert not walls.as_root() and '--unshare-user' in walls.command(walls.Limits())\n"
         "ask(check_walls)\n"
     )
     root = Path(__file__).parent.parent
@@ -139,9 +140,9 @@ def test_the_walls_hold_for_a_normal_user(tmp_path: Path) -> None:
 
 
 def test_another_user_for_each_job() -> None:
-    if not module._as_root():
+    if not walls.as_root():
         pytest.skip("a normal user stays the same")
-    commands = [module.command(LIMITS) for _ in range(20)]
+    commands = [walls.command(LIMITS) for _ in range(20)]
     uids = {words[words.index("--reuid") + 1] for words in commands}
     assert len(uids) == 20
     assert "0" not in uids
@@ -158,7 +159,7 @@ def test_nothing_outlives_a_sandbox() -> None:
         assert callable(call)
         assert call("f") == 1
         assert student._sandbox is not None
-        family.extend(module._family(student._sandbox._process.pid))
+        family.extend(sandbox._family(student._sandbox._process.pid))
 
     student.ask({1: code}, check)
     assert len(family) >= 8
@@ -220,14 +221,14 @@ def test_functions_call_back_and_objects_stay_inside() -> None:
 def test_without_bubblewrap_grading_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SandboxMissing, match="apt-get install bubblewrap"):
-        module.check()
+        check()
 
 
 def test_a_sandbox_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     needs.sandbox()
-    monkeypatch.setattr(module, "command", lambda limits: ["bwrap", "--no-such-option"])
+    monkeypatch.setattr(sandbox, "command", lambda limits: ["bwrap", "--no-such-option"])
     with pytest.raises(SandboxMissing, match="no-such-option"):
-        module.check()
+        check()
 
 
 def test_an_unsafe_process_is_limited_and_ended_too() -> None:
@@ -237,16 +238,16 @@ def test_an_unsafe_process_is_limited_and_ended_too() -> None:
     limits: list[int] = []
     student.ask({1: code}, lambda call: limits.append(call("f")))
     assert limits == [Limits().file_size]
-    with pytest.raises(module.Ended, match="too long"):
+    with pytest.raises(Ended, match="too long"):
         student.ask({1: code}, lambda call: call("g"))
     student.close()
 
 
 def test_a_process_that_is_gone_is_noticed() -> None:
     needs.sandbox()
-    with Sandbox(LIMITS) as sandbox:
-        sandbox.send(time.monotonic() + 30, "begin", cells=[], limits=[])
-        sandbox.receive(time.monotonic() + 30)
-        sandbox._process.kill()
-        with pytest.raises(module.Ended, match="ended"):
-            sandbox.receive(time.monotonic() + 30)
+    with Sandbox(LIMITS) as process:
+        process.send(time.monotonic() + 30, "begin", cells=[], limits=[])
+        process.receive(time.monotonic() + 30)
+        process._process.kill()
+        with pytest.raises(Ended, match="ended"):
+            process.receive(time.monotonic() + 30)

@@ -10,21 +10,24 @@ import ctypes
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from dgm_course.grading.grade import Assignment, grade, unfinished
-from dgm_course.grading.sandbox import Limits
 from dgm_course.grading.submissions import Entry, Unreadable, read
+from dgm_course.grading.walls import Limits
 
 PR_SET_PDEATHSIG = 1
+MEMORY = 12_000_000_000  # address space of a grading process, lest a submission's text fill it
 
 
 @dataclass
@@ -94,6 +97,7 @@ class Batch:
 def _job(batch: Batch, entry: Entry) -> None:
     """Grade one submission in this process, which ends with the run that started it."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     options: dict[str, Any] = {"limits": batch.limits, "unsafe": batch.unsafe}
     result = grade(batch.assignment, entry, seed=batch.seed, **options)
     store(result, batch.out, entry)
@@ -106,8 +110,12 @@ def result_path(out: Path, entry: Entry) -> Path:
 
 def file_name(student: str, attempt: str = "") -> str:
     """A name that is a file's on every system, and no two submissions share."""
-    names = [quote(part, safe=" ")[:100] for part in (student, attempt) if part]
-    return "@".join(names)
+    return "@".join(_short(part) for part in (student, attempt) if part)
+
+
+def _short(part: str) -> str:
+    name = quote(part, safe=" ", errors="surrogateescape")
+    return name if len(name) <= 100 else f"{name[:80]} {sha256(name.encode()).hexdigest()[:16]}"
 
 
 def store(result: dict[str, Any], out: Path, entry: Entry) -> None:

@@ -27,11 +27,14 @@ from dgm_course.grading.notebook import (
     read_cells,
 )
 from dgm_course.grading.questions import Student
-from dgm_course.grading.sandbox import Ended, Limits
+from dgm_course.grading.sandbox import Ended
 from dgm_course.grading.submissions import Entry, Unreadable, parse, read
+from dgm_course.grading.walls import Limits
 
 CRASHED = ("crashed", "timed out", "over the limit", "not run")
 LOOK = "needs a look"
+MOST_NOTES = 50
+LONGEST_SEARCHED = 200_000  # characters of a cell that are searched for imports
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ def grade(
                 Path(folder, name).write_bytes(data)
             tests = _ask(student, own, assignment, seed, Path(folder))
         notes += _what_happened(student, own)
+        notes = notes[:MOST_NOTES]
         states = [test["status"] for test in tests]
         status = (
             "crashed"
@@ -336,6 +340,6 @@ def _what_happened(student: Student, own: list[Own]) -> list[str]:
 
 def _imports(source: str) -> list[str]:
     try:
-        return forbidden_imports(source)
+        return forbidden_imports(source[:LONGEST_SEARCHED])
     except (ValueError, RecursionError, MemoryError):  # no source that Python reads, either
         return []

@@ -66,12 +66,12 @@ def grade(
     """
     from tqdm import tqdm
 
-    from dgm_course.grading import batch, sandbox
+    from dgm_course.grading import batch, sandbox, walls
     from dgm_course.grading.grade import Assignment
     from dgm_course.grading.submissions import find
 
     source = Assignment.read(find_source(folder, name))
-    limits = sandbox.Limits(seconds=timeout, seconds_in_all=10 * timeout)
+    limits = walls.Limits(seconds=timeout, seconds_in_all=10 * timeout)
     try:
         if unsafe:
             click.echo(
@@ -80,7 +80,7 @@ def grade(
         else:
             sandbox.check()
         run = batch.Batch(source, out, batch.run_seed(out, name, seed), limits, unsafe)
-    except (sandbox.SandboxMissing, ValueError) as error:
+    except (walls.SandboxMissing, ValueError) as error:
         raise click.ClickException(str(error)) from error
     entries, others = find(submissions)
     if student is not None:

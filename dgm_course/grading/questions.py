@@ -15,7 +15,8 @@ import numpy as np
 
 from dgm_course.grading.answers import CheckFailed, Handle, NotAnswered
 from dgm_course.grading.protocol import ProtocolError, Reference
-from dgm_course.grading.sandbox import Ended, Limits, Sandbox
+from dgm_course.grading.sandbox import Ended, Sandbox
+from dgm_course.grading.walls import Limits, processes
 
 Call = Callable[..., Any]
 START_SECONDS = 60  # for the interpreter and the set-up cells' imports
@@ -131,7 +132,7 @@ class Student:
         if self._sandbox is None:
             limits, deadline = self.limits, time.monotonic() + START_SECONDS
             self._sandbox = Sandbox(limits, unsafe=self.unsafe)
-            bounds = [limits.address_space, limits.processes, limits.file_size]
+            bounds = [limits.address_space, processes(limits), limits.file_size]
             setup = [_bytes(text) for text in self.setup]
             self._sandbox.send(deadline, "begin", cells=setup, limits=bounds)
             _, fields = self._sandbox.receive(deadline)

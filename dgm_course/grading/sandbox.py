@@ -1,59 +1,26 @@
-"""A process for a student's code: it sees almost nothing, may use little, and ends when told.
-
-The walls are bubblewrap's (https://github.com/containers/bubblewrap): no network, its own process
-numbers, and a file system that consists of what is listed here: the interpreter, its packages, the
-system's shared libraries, the few files of the course that students may import, and a private
-/tmp. Nothing of the submission is mounted: its text and files arrive through the pipe. The limits
-on memory, CPU, processes and files are set inside, before any of that text runs (`worker`).
-
-As root the code runs under a random uid of its own: root is above the limit on processes, and two
-students' processes must not share one count. A normal user gets a user namespace instead.
-"""
+"""A running process for a student's code: spoken to in frames, watched, and ended when told."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import selectors
-import shutil
 import signal
-import site
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dgm_course.grading.protocol import LENGTHS, lengths, pack, unpack
+from dgm_course.grading.walls import (
+    MISSING,
+    Limits,
+    SandboxMissing,
+    command,
+    environment,
+    python,
+)
 
-# What a student may import of the course: data, and what checks are made of. Not the answers.
-IMPORTABLE = (
-    "__init__.py",
-    "data",
-    "probability.py",
-    "training.py",
-    "grading/__init__.py",
-    "grading/answers.py",
-    "grading/checks.py",
-    "grading/protocol.py",
-    "grading/worker.py",
-)
-COURSE = "/course"
-START = (
-    "import sys; sys.path[:0] = [{!r}]; sys.path += {!r}; "
-    "from dgm_course.grading import worker; worker.main()"
-)
 KEPT_OUTPUT = 4_000  # bytes of what a question printed
-MISSING = (
-    "students' code runs only inside a sandbox, and there is none: install bubblewrap 0.8 or newer "
-    "(Debian, Ubuntu: apt-get install bubblewrap), on Linux"
-)
-
-
-class SandboxMissing(RuntimeError):
-    """No sandbox can be made on this machine."""
 
 
 class Ended(Exception):
@@ -67,110 +34,6 @@ class Ended(Exception):
     def __init__(self, status: str, message: str) -> None:
         super().__init__(message)
         self.status, self.message = status, message
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a student's process may use: bytes and seconds."""
-
-    seconds: float = 30  # wall clock of one question, and its CPU time in each process
-    seconds_in_all: float = 300  # wall clock of one submission
-    address_space: int = 4_000_000_000  # of one process; PyTorch alone takes 0.6 GB
-    memory: int = 3_000_000_000  # resident, all processes together
-    processes: int = 32
-    file_size: int = 64_000_000
-    disk: int = 128_000_000  # of /tmp, which is memory
-    output: int = 64_000_000  # printed in one question
-
-
-@cache
-def _as_root() -> bool:
-    """Whether this is a root that can become somebody else."""
-    return os.geteuid() == 0 and _last_uid() > 1000
-
-
-def _last_uid() -> int:
-    first, _, count = map(int, Path("/proc/self/uid_map").read_text().split("\n")[0].split())
-    return min(first + count, 2**31) - 1
-
-
-def command(limits: Limits) -> list[str]:
-    """The command line of a sandbox around `worker`.
-
-    Raises:
-        SandboxMissing: if bubblewrap is not installed.
-    """
-    bwrap, setpriv = shutil.which("bwrap"), shutil.which("setpriv")
-    if bwrap is None or (setpriv is None and _as_root()):
-        raise SandboxMissing(MISSING)
-    walls = "--unshare-ipc --unshare-net --unshare-pid --unshare-uts --unshare-cgroup-try".split()
-    walls += "--die-with-parent --clearenv --hostname sandbox --proc /proc --dev /dev".split()
-    if _as_root():
-        walls = ["--cap-drop", "ALL", *walls]
-        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):  # until setpriv has run
-            walls += ["--cap-add", capability]
-        uid = str(_last_uid() // 2 + secrets.randbelow(_last_uid() // 2))
-        identity = [str(setpriv), "--reuid", uid, "--regid", uid, "--clear-groups"]
-        identity += ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
-    else:
-        walls = ["--unshare-user", "--disable-userns", *walls]
-        identity = []
-    for folder in ("/tmp", "/dev/shm"):
-        walls += ["--perms", "1777", "--size", str(limits.disk), "--tmpfs", folder]
-    walls += [*_mounts(), "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
-    for name, value in _environment("/tmp").items():
-        walls += ["--setenv", name, value]
-    return [bwrap, *walls, "--", *identity, *_python(COURSE)]
-
-
-def _python(course: str) -> list[str]:
-    # -I: nothing is imported from the working folder, the user's packages or PYTHONPATH;
-    # -S: no .pth file of an installed package runs.
-    start = START.format(course, site.getsitepackages())
-    return [sys.executable, "-I", "-S", "-B", "-c", start, _pid_namespace()]
-
-
-def _environment(home: str) -> dict[str, str]:
-    one_thread = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
-    return {"HOME": home, "LANG": "C.UTF-8", "PATH": "/usr/bin", "MPLBACKEND": "agg", **one_thread}
-
-
-def _pid_namespace() -> str:
-    return os.readlink("/proc/self/ns/pid")
-
-
-def _mounts() -> list[str]:
-    """Everything that can be seen, as arguments: what, from where, to where."""
-    mounts: list[tuple[str, ...]] = []
-    for folder in ("/usr/lib", "/usr/lib64", "/lib", "/lib64"):
-        if os.path.islink(folder):
-            mounts.append(("--symlink", os.readlink(folder), folder))
-        elif os.path.isdir(folder):
-            mounts.append(("--ro-bind", folder, folder))
-    real = os.path.realpath(sys.executable)
-    prefixes = {f"{prefix}/lib" for prefix in (sys.base_prefix, sys.prefix)}
-    for path in (*sorted(prefixes), f"{sys.prefix}/pyvenv.cfg", "/etc/ld.so.cache", real):
-        if os.path.exists(path):
-            mounts.append(("--ro-bind", path, path))
-    if real != sys.executable:
-        mounts.append(("--symlink", real, sys.executable))
-    for folder in site.getsitepackages():  # a course installed there holds the answers
-        if os.path.isdir(f"{folder}/dgm_course"):
-            mounts.append(("--size", "4096", "--tmpfs", f"{folder}/dgm_course"))
-    if setpriv := shutil.which("setpriv"):
-        mounts.append(("--ro-bind", setpriv, setpriv))
-    package = Path(__file__).resolve().parent.parent
-    for name in IMPORTABLE:
-        mounts.append(("--ro-bind", str(package / name), f"{COURSE}/dgm_course/{name}"))
-    arguments: list[str] = []
-    made: set[Path] = set()
-    for *how, to in mounts:  # bubblewrap makes missing folders for their owner alone
-        for parent in reversed(Path(to).parents[:-1]):
-            if parent not in made:
-                arguments += ["--perms", "0755", "--dir", str(parent)]
-                made.add(parent)
-        arguments += [*how, to]
-    return arguments
 
 
 class Sandbox:
@@ -187,13 +50,13 @@ class Sandbox:
         course = str(Path(__file__).resolve().parent.parent.parent)
         self.limits, self.printed, self._said = limits, 0, bytearray()
         self._process = subprocess.Popen(
-            _python(course) if unsafe else command(limits),
+            python(course) if unsafe else command(limits),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,  # no terminal to type into, and one group to end
-            env=_environment(os.environ.get("TMPDIR", "/tmp")) if unsafe else {},
+            env=environment(os.environ.get("TMPDIR", "/tmp")) if unsafe else {},
         )
         pipes = self._process.stdin, self._process.stdout, self._process.stderr
         assert all(pipes)

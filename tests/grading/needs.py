@@ -7,7 +7,8 @@ from functools import cache
 
 import pytest
 
-from dgm_course.grading.sandbox import SandboxMissing, check
+from dgm_course.grading.sandbox import check
+from dgm_course.grading.walls import SandboxMissing
 
 
 @cache
