@@ -19,7 +19,7 @@ from dgm_course.grading.sandbox import Ended, Sandbox
 from dgm_course.grading.walls import Limits, processes
 
 Call = Callable[..., Any]
-START_SECONDS = 60  # for the interpreter and the set-up cells' imports
+START_SECONDS = 120  # for the interpreter and the set-up cells' imports
 MOST_CALL_BACKS = 100_000
 
 
@@ -134,8 +134,11 @@ class Student:
             self._sandbox = Sandbox(limits, unsafe=self.unsafe)
             bounds = [limits.address_space, processes(limits), limits.file_size]
             setup = [_bytes(text) for text in self.setup]
-            self._sandbox.send(deadline, "begin", cells=setup, limits=bounds)
-            _, fields = self._sandbox.receive(deadline)
+            try:
+                self._sandbox.send(deadline, "begin", cells=setup, limits=bounds)
+                _, fields = self._sandbox.receive(deadline)
+            except Ended as error:  # before any code of the student's: it is not their fault
+                raise RuntimeError(f"the sandbox does not start: {error}") from error
             if errors := [text for text in fields["errors"] if text]:
                 raise RuntimeError(f"the release's set-up does not run in the sandbox: {errors}")
         return self._sandbox

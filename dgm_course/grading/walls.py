@@ -98,7 +98,7 @@ def command(limits: Limits) -> list[str]:
     if bwrap is None or (setpriv is None and as_root()):
         raise SandboxMissing(MISSING)
     walls = "--unshare-ipc --unshare-net --unshare-pid --unshare-uts --unshare-cgroup-try".split()
-    walls += "--die-with-parent --clearenv --hostname sandbox --proc /proc --dev /dev".split()
+    walls += "--die-with-parent --hostname sandbox --proc /proc --dev /dev".split()
     if as_root():
         walls = ["--cap-drop", "ALL", *walls]
         for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):  # until setpriv has run

@@ -57,7 +57,7 @@ def main() -> None:
     _, fields = read_frame(read)
     _limit(*fields["limits"])
     page = types.ModuleType("__main__")
-    page.__dict__["display"] = lambda *_, **__: None
+    page.__dict__.update(display=lambda *_, **__: None, exit=sys.exit, quit=sys.exit)
     sys.modules["__main__"] = page
     errors = [_run(text(cell), f"set-up {i}", page) for i, cell in enumerate(fields["cells"])]
     write(pack("ready", errors=errors))
@@ -65,11 +65,15 @@ def main() -> None:
     walled = os.readlink("/proc/self/ns/pid") != sys.argv[1]
     while True:
         _, fields = read_frame(read)
+        folder = tempfile.mkdtemp()
         if (child := os.fork()) == 0:
+            os.chdir(folder)
             if not walled:
                 os.setpgid(0, 0)
             try:
                 _answer(fields, page, read, write)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -77,6 +81,7 @@ def main() -> None:
             os.kill(-1 if walled else -child, signal.SIGKILL)  # -1: all but this one and the first
         except ProcessLookupError:
             pass
+        shutil.rmtree(folder, ignore_errors=True)
         if walled:
             _empty("/tmp", "/dev/shm")
         write(pack("ended", status=status))
@@ -117,8 +122,6 @@ def _answer(
 
     seconds = int(question["seconds"]) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    folder = tempfile.mkdtemp()
-    os.chdir(folder)
     for name, data in question["files"]:
         Path(name).write_bytes(data.tobytes())
     _seed(question["seed"])
