@@ -55,7 +55,7 @@ def start(folder: Path, out: str, *options: str) -> subprocess.Popen[bytes]:
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
-    _, said = process.communicate(timeout=500)
+    _, said = process.communicate(timeout=1500)
     assert process.returncode == 0, said.decode()[-2000:]
 
 

@@ -68,6 +68,7 @@ def check_walls(call: object) -> None:
     assert callable(call)
     root = Path(__file__).parent.parent
     assert call("status", "CapEff") == "0" * 16
+    assert call("status", "CapBnd") == "0" * 16
     assert call("status", "NoNewPrivs") == "1"
     assert call("status", "Groups") in ("", str(os.getgid()), "65534")
     assert 0 not in call("ids")[:2] or os.getuid() == 0
