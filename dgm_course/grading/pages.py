@@ -61,11 +61,12 @@ def feedback(grade: Grade, comments: Mapping[tuple[str, str], str]) -> str:
         return PAGE.format(title=text(grade.student), body="<p>Nothing was handed in.</p>")
     rows: list[list[object]] = []
     for test in result["tests"]:
-        message = test["message"]
+        expected, _, came = test["message"].partition("; got ")
         if test["hidden"]:
-            message = "what was shown passes; a hidden test, which looks for the same, does not"
+            expected, came = "what the shown test expects, which passes", "(a hidden test)"
         state = IN_WORDS.get(test["status"], test["status"])
-        rows.append([test["title"], f"{test['points']:g} of {test['out_of']:g}", state, message])
+        points = f"{test['points']:g} of {test['out_of']:g}"
+        rows.append([test["title"], points, state, expected.removeprefix("expected "), came])
     for task in result["written"]:
         state = "empty" if task["empty"] else "graded by hand"
         rows.append(
@@ -77,7 +78,7 @@ def feedback(grade: Grade, comments: Mapping[tuple[str, str], str]) -> str:
             ]
         )
     total = f"{grade.score:g} of {grade.out_of:g} points"
-    parts = [f"<p>{text(total)}</p>", _table(["task", "points", "", "what came"], rows)]
+    parts = [f"<p>{text(total)}</p>", _table(["asked", "points", "", "expected", "came"], rows)]
     if remarks := [*grade.remarks, *result["notes"]]:
         parts += ["<h2>Remarks</h2>", _list(remarks)]
     title = text(f"{result['assignment']}: {key_of(result)}")
@@ -128,7 +129,8 @@ def reasons(result: Result) -> list[str]:
     why += [
         f"{t['title']}: {t['status']}: {t['message']}"
         for t in result["tests"]
-        if t["status"] in ended and result["status"] != "unreadable"
+        if (t["status"] in ended and result["status"] != "unreadable")
+        or t["message"].startswith("the test stopped")
     ]
     return why
 
