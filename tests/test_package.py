@@ -110,3 +110,18 @@ def test_imports_bring_nothing_that_is_not_needed(
     file, *loaded = answer.stdout.splitlines()
     assert Path(file).is_relative_to(installed.parent)  # the wheel's, not the repository's
     assert not {*absent.split()} & {*loaded}
+
+
+def test_a_student_checks_an_assignment_without_the_repository(
+    installed: Path, tmp_path: Path
+) -> None:
+    release = ROOT / "notebooks" / "assignments" / "pixelcnn" / "release" / "pixelcnn.ipynb"
+    shutil.copy(release, tmp_path)
+    checked = run(installed / "dgm", "assignment", "check", "pixelcnn.ipynb", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stderr
+    assert "pixelcnn.ipynb: accepted" in checked.stdout
+    assert "points so far: 0 of 17" in checked.stdout
+    assert (
+        "give --assignments DIR"
+        in run(installed / "dgm", "assignment", "release", "pixelcnn", cwd=tmp_path).stderr
+    )
