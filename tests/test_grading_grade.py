@@ -112,6 +112,8 @@ def test_each_run_draws_other_inputs_and_the_same_seed_the_same() -> None:
     for seed in (1, 1, 2):
         with draws(seed):
             drawn.append([np.random.default_rng(number).random() for number in (0, 5)])
+            generator = np.random.default_rng()
+            assert np.random.default_rng(generator) is generator  # as libraries pass them on
     assert drawn[0] == drawn[1]
     assert drawn[0][0] != drawn[0][1]
     assert drawn[0] != drawn[2]

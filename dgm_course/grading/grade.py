@@ -288,8 +288,8 @@ def draws(seed: int) -> Iterator[None]:
     """
     make = np.random.default_rng
 
-    def make_for_this_run(number: Any = 0) -> np.random.Generator:
-        return make([seed, number])
+    def make_for_this_run(number: Any = None) -> np.random.Generator:
+        return make([seed, number] if isinstance(number, int) else number)
 
     np.random.default_rng = make_for_this_run  # type: ignore[assignment]
     try:
