@@ -29,7 +29,7 @@ test-elsewhere: $(VENV)/.installed-test
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
-# Three hundred submissions of the real assignment, a quarter of an hour on two cores.
+# Three hundred submissions of the real assignment, half an hour on two cores.
 grade-scale: $(VENV)/.installed-test
 	$(BIN)/python -m tests.grading.scale 300 --jobs 2 $(ARGS)
 
