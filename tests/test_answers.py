@@ -167,6 +167,27 @@ def test_weights_come_back_as_they_were_saved(tmp_path: Path) -> None:
         save_weights(nn.Linear(1000, 501), tmp_path / "large.npz")
 
 
+class Trap:
+    """An object whose unpickling leaves a mark."""
+
+    def __reduce__(self) -> Any:
+        return setattr, (Trap, "sprung", True)
+
+
+def test_nothing_in_a_file_of_weights_is_executed(tmp_path: Path) -> None:
+    np.savez(tmp_path / "weights.npz", trap=np.array([Trap()], dtype=object))
+    with pytest.raises(CheckFailed, match="to hold arrays of numbers"):
+        read_weights(tmp_path / "weights.npz")
+    assert not hasattr(Trap, "sprung")
+
+
+def test_a_file_of_weights_that_unpacks_too_far_is_not_read(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "weights.npz", w=np.zeros(1_000_000))
+    assert (tmp_path / "weights.npz").stat().st_size < 10_000
+    with pytest.raises(CheckFailed, match="to unpack to 2 MB, got"):
+        read_weights(tmp_path / "weights.npz")
+
+
 # --- outside the student's process ----------------------------------------------------------
 
 
