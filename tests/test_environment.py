@@ -145,7 +145,7 @@ def pin_problems(requirements: list[str], pins: dict[str, str]) -> list[str]:
     return problems
 
 
-DIRECT = [*CORE, *EXTRAS["test"], *EXTRAS["bench"]]
+DIRECT = [*CORE, *(text for extra in EXTRAS.values() for text in extra)]
 PINS = read_pins((ROOT / "constraints.txt").read_text())
 
 
