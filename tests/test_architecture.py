@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     **dict.fromkeys(FAMILIES, LOWER),
     "plots": set(),
     "widgets": {"plots"},
+    "recording": set(),  # drives a panel by its controls, whatever made it
     "claims": {"training"},  # for the switch that shortens training
     "grading": None,
     "cli": None,
