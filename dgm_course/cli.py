@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import click
 
 import dgm_course
+from dgm_course.slides import mark_slides
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -147,6 +148,7 @@ def lab_arguments(
         ("--ServerApp.root_dir", "--notebook-dir", f"={folder}"),
         ("--ServerApp.ip", "--ip", "=127.0.0.1"),
         ("--LabApp.news_url", "", "=None"),
+        ("--ServerApp.contents_manager_class", "", "=dgm_course.contents.LectureContents"),
         ("--LabApp.check_for_updates_class", "", "=jupyterlab.NeverCheckForUpdate"),
     ]
     if port is not None:
@@ -234,6 +236,7 @@ def _run_one(path: Path, out: Path, html: Path | None, in_place: bool, timeout: 
         (html / f"{path.stem}.html").write_text(page, encoding="utf-8")
     if in_place:
         clean(notebook)
+        mark_slides(notebook)
         _write(notebook, path)
     return outcome
 
@@ -313,7 +316,9 @@ def _execute(notebook: Any, path: Path, timeout: int) -> tuple[str, str]:
 
 def clean(notebook: Any) -> None:
     """Leave in an executed notebook what is the same at every run, as nbval compares it."""
-    notebook.metadata.pop("widgets", None)
+    from dgm_course.contents import drop_views
+
+    drop_views(notebook)  # a view's number is random, and hides the text
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     notebook.metadata["kernelspec"] = kernel
     notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
@@ -325,11 +330,8 @@ def clean(notebook: Any) -> None:
         count += bool(cell.source.strip())
         cell.execution_count = count if cell.source.strip() else None
         for output in cell.outputs:
-            # The view's number is random, and without its widget it would hide the text.
-            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             if output.output_type == "execute_result":
                 output.execution_count = count
-        cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
         _set_alt(cell)
 
 

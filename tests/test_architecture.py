@@ -21,6 +21,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "widgets": {"plots"},
     "recording": set(),  # drives a panel by its controls, whatever made it
     "claims": {"training"},  # for the switch that shortens training
+    "slides": set(),
+    "contents": set(),
     "grading": None,
     "cli": None,
 }

@@ -72,7 +72,11 @@ class Page(HTMLParser):
 
 
 def test_links_anchors_pictures_and_scripts_are_there(site):
-    pages = {path: Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html") if "_static" not in path.parts}
+    pages = {
+        path: Page(path.read_text(encoding="utf-8"))
+        for path in site.rglob("*.html")
+        if "_static" not in path.parts
+    }
     assert len(pages) > 10 + 2 * len(LECTURES)
     missing = []
     for path, page in pages.items():
