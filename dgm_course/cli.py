@@ -16,12 +16,14 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
 import dgm_course
+from dgm_course.lab_config import write_lab_config
 from dgm_course.slides import mark_slides
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -120,22 +122,9 @@ def lab(folder: Path, port: int | None, extra: tuple[str, ...]) -> None:
 
     uid = os.getuid() if hasattr(os, "getuid") else None  # Windows has none
     with tempfile.TemporaryDirectory(prefix="dgm_lab_") as config:
-        # JupyterLab asks whether it may fetch news unless this setting answers, whatever news_url
-        # is. It is a default: what the user has chosen before stays.
-        settings = Path(config, "labconfig", "default_setting_overrides.json")
-        settings.parent.mkdir()
-        overrides = {
-            "@jupyterlab/apputils-extension:notification": {
-                "fetchNews": "false",
-                "checkForUpdates": False,
-            },
-            # By default sliders run in a second thread beside a training cell, draw from the same
-            # random stream, and so change what it computes.
-            "@jupyterlab/apputils-extension:kernels-settings": {"commsOverSubshells": "disabled"},
-        }
-        settings.write_text(json.dumps(overrides))
-        paths = [config, os.environ.get("JUPYTER_CONFIG_PATH", "")]
-        os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, paths))
+        write_lab_config(Path(config), has_rise=find_spec("jupyterlab_rise") is not None)
+        for name in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH"):
+            os.environ[name] = os.pathsep.join(filter(None, [config, os.environ.get(name, "")]))
         LabApp.launch_instance(lab_arguments(folder, port, extra, uid))
 
 

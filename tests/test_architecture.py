@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "claims": {"training"},  # for the switch that shortens training
     "slides": set(),
     "contents": set(),
+    "lab_config": set(),
     "grading": None,
     "cli": None,
 }

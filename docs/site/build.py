@@ -40,6 +40,23 @@ def repository() -> str:
     return str(settings["tool"]["dgm_course"]["repository"]).rstrip("/")
 
 
+def badges(notebook: Path) -> str:
+    """Links that open a notebook with a kernel; empty until the repository's address is known."""
+    url = repository()
+    owner_and_name = url.removeprefix("https://github.com/")
+    if owner_and_name == url:  # both services know their own addresses for GitHub only
+        return ""
+    path = notebook.relative_to(ROOT).as_posix()
+    up = "../" * (path.count("/"))
+    binder = f"https://mybinder.org/v2/gh/{owner_and_name}/main?urlpath=lab/tree/{path}"
+    colab = f"https://colab.research.google.com/github/{owner_and_name}/blob/main/{path}"
+    return (
+        f"[![Open in Binder]({up}docs/images/binder.svg)]({binder}) "
+        f"[![Open in Colab]({up}docs/images/colab.svg)]({colab}) "
+        f"(in Colab run `%pip install git+{url}` first)"
+    )
+
+
 # --- panels ---------------------------------------------------------------------------------
 
 
@@ -108,6 +125,7 @@ def stage(site: Path, lectures: dict[Path, Path]) -> Path:
     for page in pages:
         text = page.read_text(encoding="utf-8")
         write(source, page.relative_to(ROOT), mend_links(text, page, there))
+    shutil.copytree(ROOT / "docs" / "images", source / "docs" / "images")
     for notebook, frames in lectures.items():
         shutil.copytree(frames, extra / "frames" / notebook.stem)
         stage_notebook(source, notebook, there, json.loads((frames / "manifest.json").read_text()))
@@ -166,6 +184,8 @@ def stage_notebook(source: Path, path: Path, there: set[Path], panels: dict[str,
     for i, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
             cell.source = mend_links(cell.source, path, there)
+            if i == 0 and (links := badges(path)):
+                cell.source += f"\n\n{links}"
             if i:  # "# Core" under the title; the summary belongs to no part
                 cell.source = re.sub(r"^(#+ )", r"#\1", cell.source, flags=re.MULTILINE)
                 cell.source = re.sub(
@@ -215,9 +235,8 @@ def home(lectures: list[Path], handed_out: list[Path], there: set[Path], source:
         notebook = nbformat.read(path, 4)
         question = re.search(r"\*\*(.+?\?)\*\*", notebook.cells[0].source)
         picture, alt = first_picture(notebook)
-        write_bytes = source / "pictures" / f"{path.stem}.png"
-        write_bytes.parent.mkdir(exist_ok=True)
-        write_bytes.write_bytes(picture)
+        (source / "pictures").mkdir(exist_ok=True)
+        (source / "pictures" / f"{path.stem}.png").write_bytes(picture)
         link = f"notebooks/{path.name}"
         minutes = about[path].minutes
         rows.append(

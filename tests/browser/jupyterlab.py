@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 from tests.browser.chromium import WATCH, Problems
 from tests.lectures import NOTEBOOKS
 
+ROOT = Path(__file__).resolve().parents[2]
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
 
@@ -52,7 +54,7 @@ def jupyterlab(home: Path) -> Iterator[Lab]:
     environment = ours | {
         "HOME": str(home),
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-        "PYTHONPATH": str(NOTEBOOKS.parent),
+        "PYTHONPATH": str(ROOT),
         "DGM_COURSE_QUICK": "1",
         "OMP_NUM_THREADS": "1",
     }
