@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SETTINGS = {"@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"}}  # all cells stay
 PROMPTS = "[...document.querySelectorAll('.jp-InputPrompt')].map(e => e.textContent)"
+IDLE = "document.querySelector('#jp-main-statusbar').innerText.includes('| Idle')"
 ERRORS = (  # in the outputs of cells, and below a panel's picture
     '[data-mime-type="application/vnd.jupyter.error"], '
     '[data-mime-type="application/vnd.jupyter.stderr"], '
@@ -94,7 +95,7 @@ class NotebookPage:
     def __init__(self, browser: Browser, lab: Lab, name: str, query: str = "") -> None:
         self.lab = lab
         self.page = browser.new_page(viewport={"width": 1280, "height": 900})
-        self.page.set_default_timeout(60_000)  # milliseconds
+        self.page.set_default_timeout(240_000)  # milliseconds; a busy machine is no fault
         self.problems = Problems(self.page, urlsplit(lab.address).netloc)
         self.page.add_init_script(WATCH)
         self.page.goto(f"{lab.address}/lab/tree/{name}?token={lab.token}&reset{query}")
@@ -111,7 +112,7 @@ class NotebookPage:
             request.delete(f"{sessions}/{session['id']}", headers=headers)
         self.page.context.close()
 
-    def run_all(self, seconds: float = 240) -> None:
+    def run_all(self, seconds: float = 600) -> None:
         """Run All Cells, and wait until the last one has run."""
         for name in ("Run", "Run All Cells"):
             self.page.get_by_role("menuitem", name=name, exact=True).click()
@@ -152,7 +153,7 @@ class Panel:
     def picture(self) -> str:
         return str(self.root.locator("img").get_attribute("src"))
 
-    def changes(self, what: str, act: Callable[[], object], seconds: float = 20) -> None:
+    def changes(self, what: str, act: Callable[[], object], seconds: float = 60) -> None:
         """Do ``act`` and wait until the picture that it leads to is in sight."""
         self.root.evaluate("panel => dgm.watch(panel)")
         act()
@@ -212,14 +213,17 @@ class Panel:
             self.quiet()
             button = play.locator("button").first  # it turns from play to pause
             self.changes("play", button.click)
-            self.page.wait_for_function("dgm.pictures > 1")
-            # A short slider may have come to its end by itself, and shows play again.
+            # A short slider may come to its end by itself, and its button shows play again.
+            self.page.wait_for_function(
+                "b => dgm.pictures > 1 || b.querySelector('.fa-play')", arg=button.element_handle()
+            )
             button.evaluate("b => b.querySelector('.fa-pause') && b.click()")
             self.quiet()
 
     def quiet(self) -> None:
         """Wait until no new picture comes: on a busy machine there is a queue of ticks."""
         for _ in range(60):
+            self.page.wait_for_function(IDLE)
             self.root.evaluate("panel => dgm.watch(panel)")
             self.page.wait_for_timeout(600)  # three ticks of a play button
             if self.page.evaluate("dgm.pictures") == 0:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from urllib.parse import urlsplit
 
 import nbformat
 import pytest
 
+from dgm_course.contents import VIEW
 from tests.browser.chromium import WATCH, Problems
 from tests.browser.jupyterlab import NotebookPage, Panel, jupyterlab
 from tests.lectures import LECTURES
@@ -30,6 +32,14 @@ SLIDE = """() => {
 }"""
 
 
+def wait_until_saved(path):
+    for _ in range(600):
+        if VIEW in path.read_text(encoding="utf-8"):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the notebook is not saved")
+
+
 @pytest.fixture(scope="module")
 def deck(browser, tmp_path_factory):
     """The first lecture: run in JupyterLab, saved, and opened as slides."""
@@ -38,13 +48,11 @@ def deck(browser, tmp_path_factory):
         notebook = NotebookPage(browser, lab, name)
         notebook.run_all()
         notebook.page.keyboard.press("Control+s")
-        saved = ".jp-DirListing-item[data-isdir=false]"  # the file browser lists it once written
-        notebook.page.wait_for_selector(saved)
-        notebook.page.wait_for_function("!document.querySelector('.jp-mod-dirty')")
+        wait_until_saved(lab.folder / name)
         context = browser.new_context(viewport={"width": 1280, "height": 720})
         notebook.page = page = context.new_page()
         notebook.problems = Problems(page, urlsplit(lab.address).netloc)
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(240_000)
         page.add_init_script(WATCH)
         page.goto(f"{lab.address}/rise/{name}?token={lab.token}")
         page.wait_for_selector(".reveal .slides section.present img, .reveal.ready")
