@@ -181,12 +181,14 @@ def stage_notebook(source: Path, path: Path, there: set[Path], panels: dict[str,
     """A notebook with its panels' frames, and one heading at the top instead of three."""
     notebook = nbformat.read(path, 4)
     up = "../" * len(path.relative_to(ROOT).parent.parts)
+    texts = [cell.source for cell in notebook.cells[1:] if cell.cell_type == "markdown"]
+    has_parts = any(text.startswith("# ") for text in texts)
     for i, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
             cell.source = mend_links(cell.source, path, there)
             if i == 0 and (links := badges(path)):
                 cell.source += f"\n\n{links}"
-            if i:  # "# Core" under the title; the summary belongs to no part
+            if i and has_parts:  # "# Core" under the title; the summary belongs to no part
                 cell.source = re.sub(r"^(#+ )", r"#\1", cell.source, flags=re.MULTILINE)
                 cell.source = re.sub(
                     r"^### (Summary|References)$", r"## \1", cell.source, flags=re.MULTILINE
@@ -212,8 +214,8 @@ def mend_links(text: str, page: Path, there: set[Path]) -> str:
         if file in there or file.suffix in {".png", ".svg"}:
             return match[0]
         inside = file.relative_to(ROOT)
-        if inside.parts[0] == "dgm_course":
-            is_file = file.suffix == ".py" and file.stem != "__init__"
+        if inside.parts[0] == "dgm_course" and not {*inside.parts, file.stem} & NOT_SHOWN:
+            is_file = file.suffix == ".py"
             name = ".".join(inside.with_suffix("").parts) if is_file else "index"
             up = "../" * (len(page.relative_to(ROOT).parts) - 1)
             return f"[{words}]({up}reference/{name}.md)"
