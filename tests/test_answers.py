@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -247,3 +248,11 @@ def test_the_assignments_tests_run_over_a_wire(
     results = [run_test(cell, names) for cell in CELLS if cell.is_test]
     assert [result.message for result in results if result.message] == []
     assert sum(result.points for result in results) == 17
+
+
+def test_a_tested_cell_leaves_the_figures_of_later_kernels_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    run_test(next(cell for cell in CELLS if cell.is_test), submission({}).tests_namespace())
+    assert "MPLBACKEND" not in os.environ

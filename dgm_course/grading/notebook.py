@@ -255,6 +255,12 @@ def run_test(cell: Cell, names: dict[str, Any]) -> Result:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What cells print is not shown, and their figures open no window."""
+    chosen = "MPLBACKEND" in os.environ
     os.environ.setdefault("MPLBACKEND", "Agg")
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        # A kernel that this process starts later would inherit it and show no figure.
+        if not chosen:
+            del os.environ["MPLBACKEND"]
