@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # A notebook's threads and the runner's must not fight for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: lab test test-elsewhere bench format clean
+.PHONY: lab test test-elsewhere bench frames site format clean
 
 lab: $(VENV)/.installed-lab
 	$(BIN)/dgm lab $(if $(PORT),--port $(PORT)) $(ARGS)
@@ -28,6 +28,14 @@ test-elsewhere: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+# The pictures that a panel shows, for pages without a kernel; kept until a notebook changes.
+frames: $(VENV)/.installed-site
+	$(BIN)/python -m docs.site.frames $(ARGS)
+
+# The site, in _site/html: it works from there, without a server and without a network.
+site: frames
+	$(BIN)/python -m docs.site.build $(ARGS)
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .

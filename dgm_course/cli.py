@@ -16,6 +16,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ import click
 
 import dgm_course
 from dgm_course.grading.commands import assignment
+from dgm_course.lab_config import write_lab_config
+from dgm_course.slides import mark_slides
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -123,22 +126,9 @@ def lab(folder: Path, port: int | None, extra: tuple[str, ...]) -> None:
 
     uid = os.getuid() if hasattr(os, "getuid") else None  # Windows has none
     with tempfile.TemporaryDirectory(prefix="dgm_lab_") as config:
-        # JupyterLab asks whether it may fetch news unless this setting answers, whatever news_url
-        # is. It is a default: what the user has chosen before stays.
-        settings = Path(config, "labconfig", "default_setting_overrides.json")
-        settings.parent.mkdir()
-        overrides = {
-            "@jupyterlab/apputils-extension:notification": {
-                "fetchNews": "false",
-                "checkForUpdates": False,
-            },
-            # By default sliders run in a second thread beside a training cell, draw from the same
-            # random stream, and so change what it computes.
-            "@jupyterlab/apputils-extension:kernels-settings": {"commsOverSubshells": "disabled"},
-        }
-        settings.write_text(json.dumps(overrides))
-        paths = [config, os.environ.get("JUPYTER_CONFIG_PATH", "")]
-        os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, paths))
+        write_lab_config(Path(config), has_rise=find_spec("jupyterlab_rise") is not None)
+        for name in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH"):
+            os.environ[name] = os.pathsep.join(filter(None, [config, os.environ.get(name, "")]))
         LabApp.launch_instance(lab_arguments(folder, port, extra, uid))
 
 
@@ -151,6 +141,7 @@ def lab_arguments(
         ("--ServerApp.root_dir", "--notebook-dir", f"={folder}"),
         ("--ServerApp.ip", "--ip", "=127.0.0.1"),
         ("--LabApp.news_url", "", "=None"),
+        ("--ServerApp.contents_manager_class", "", "=dgm_course.contents.LectureContents"),
         ("--LabApp.check_for_updates_class", "", "=jupyterlab.NeverCheckForUpdate"),
     ]
     if port is not None:
@@ -238,6 +229,7 @@ def run_one(path: Path, out: Path, html: Path | None, in_place: bool, timeout: i
         (html / f"{path.stem}.html").write_text(page, encoding="utf-8")
     if in_place:
         clean(notebook)
+        mark_slides(notebook)
         _write(notebook, path)
     return outcome
 
@@ -317,7 +309,9 @@ def _execute(notebook: Any, path: Path, timeout: int) -> tuple[str, str]:
 
 def clean(notebook: Any) -> None:
     """Leave in an executed notebook what is the same at every run, as nbval compares it."""
-    notebook.metadata.pop("widgets", None)
+    from dgm_course.contents import drop_views
+
+    drop_views(notebook)  # a view's number is random, and hides the text
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     notebook.metadata["kernelspec"] = kernel
     notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
@@ -329,11 +323,8 @@ def clean(notebook: Any) -> None:
         count += bool(cell.source.strip())
         cell.execution_count = count if cell.source.strip() else None
         for output in cell.outputs:
-            # The view's number is random, and without its widget it would hide the text.
-            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             if output.output_type == "execute_result":
                 output.execution_count = count
-        cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
         _set_alt(cell)
 
 

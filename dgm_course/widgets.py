@@ -71,7 +71,7 @@ def explore(draw: Draw, *, size: tuple[float, float] = (6.4, 4.0), **ranges: Any
             defaults of its arguments are where the controls start.
         size: width and height of the picture in inches, 100 pixels each.
         ranges: for each argument ``(low, high)`` or ``(low, high, step)``: a slider, for integers
-            with a play button; a list: a dropdown; ``bool``: a checkbox.
+            with a play button; a list: a button for each option; ``bool``: a checkbox.
 
     Returns:
         The panel; as a cell's last line it is shown. ``panel.controls[name].value = …`` moves it.
@@ -85,10 +85,12 @@ def explore(draw: Draw, *, size: tuple[float, float] = (6.4, 4.0), **ranges: Any
     for name, choice in ranges.items():
         if name not in parameters:
             raise ValueError(f"draw has no argument {name!r}; it has {', '.join(parameters)}")
-        controls[name] = _control(name, choice, parameters[name].default)
-        if isinstance(controls[name], ipw.IntSlider):
-            row.append(_play_button(controls[name]))
-        row.append(controls[name])
+        controls[name] = control = _control(name, choice, parameters[name].default)
+        if isinstance(control, ipw.IntSlider):
+            range_ = {trait: getattr(control, trait) for trait in ("min", "max", "step", "value")}
+            row.append(ipw.Play(interval=200, **range_))
+            ipw.link((row[-1], "value"), (control, "value"))
+        row.append(control)
     panel = Panel(row, size, f"Interactive panel ({', '.join(ranges)}): run the cell to use it.")
     panel.controls = controls
 
@@ -160,14 +162,17 @@ def live(
 def _control(name: str, choice: Any, default: Any) -> ipw.Widget:
     """The control that a range asks for, at the default where there is one."""
     start = {} if default is inspect.Parameter.empty else {"value": default}
-    look = {"style": {"description_width": "4.5em"}, "layout": {"width": "270px"}}
-    common: dict[str, Any] = {"description": name, **look, **start}
+    style, layout = {"description_width": "4.5em"}, {"width": "270px"}
+    common: dict[str, Any] = {"description": name, "style": style, "layout": layout, **start}
     if choice is bool:
         return ipw.Checkbox(indent=False, **common)
     if isinstance(choice, list) and choice:
         if start and default not in choice:
             raise ValueError(f"{name} starts at {default!r}, outside {choice}")
-        return ipw.Dropdown(options=choice, **common)
+        # No dropdown: JupyterLab takes its arrow keys for itself, and moves to another cell.
+        style["button_width"] = layout["width"] = "auto"
+        layout["margin"] = "2px 2em 2px 2px"
+        return ipw.ToggleButtons(options=choice, **common)
     numbers = isinstance(choice, tuple) and all(
         isinstance(v, int | float) and not isinstance(v, bool) for v in choice
     )
@@ -190,10 +195,3 @@ def _round_step(width: float) -> float:
     """1, 2 or 5 times a power of ten near a hundredth of the range: round values can be reached."""
     power = 10.0 ** math.floor(math.log10(width / 100))
     return power * min((1, 2, 5, 10), key=lambda m: abs(math.log(width / 100 / power / m)))
-
-
-def _play_button(slider: ipw.IntSlider) -> ipw.Play:
-    range_ = {name: getattr(slider, name) for name in ("min", "max", "step", "value")}
-    play = ipw.Play(interval=200, **range_)
-    ipw.link((play, "value"), (slider, "value"))
-    return play

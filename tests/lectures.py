@@ -26,10 +26,10 @@ class Lecture:
         self.names: dict[str, Any] = {"__name__": "__main__"}
         self.panels: dict[str, Panel] = {}
 
-    def run(self) -> Lecture:
-        """All code cells, with a twentieth of the training steps."""
-        quick = mock.patch.dict(os.environ, DGM_COURSE_QUICK="1")
-        with quick, contextlib.chdir(self.path.parent):
+    def run(self, quick: bool = True) -> Lecture:
+        """All code cells, with a twentieth of the training steps if it is to be quick."""
+        steps = mock.patch.dict(os.environ, DGM_COURSE_QUICK="1" if quick else "")
+        with steps, contextlib.chdir(self.path.parent):
             for number, cell in enumerate(self.cells):
                 self.execute(cell.source, cell.id)
                 if number == 0:  # the import cell

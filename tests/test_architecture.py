@@ -19,7 +19,11 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     **dict.fromkeys(FAMILIES, LOWER),
     "plots": set(),
     "widgets": {"plots"},
+    "recording": set(),  # drives a panel by its controls, whatever made it
     "claims": {"training"},  # for the switch that shortens training
+    "slides": set(),
+    "contents": set(),
+    "lab_config": set(),
     "grading": None,
     "cli": None,
 }

@@ -313,6 +313,7 @@ def test_lab_arguments_of_the_user_replace_ours() -> None:
         "--ServerApp.root_dir=notebooks",
         "--ServerApp.ip=127.0.0.1",
         "--LabApp.news_url=None",
+        "--ServerApp.contents_manager_class=dgm_course.contents.LectureContents",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--ServerApp.port=8890",
         "--no-browser",

@@ -32,7 +32,7 @@ def test_controls_are_inferred_and_start_at_the_defaults(panel):
     assert kinds == {
         "slope": "FloatSlider",
         "n": "IntSlider",
-        "kind": "Dropdown",
+        "kind": "ToggleButtons",
         "mirror": "Checkbox",
     }
     assert [c.value for c in panel.controls.values()] == [1.0, 3, "solid", False]

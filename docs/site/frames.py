@@ -1,0 +1,113 @@
+"""python -m docs.site.frames: record the panels of every lecture, for the site (`make frames`).
+
+A lecture's notebook is executed, and each of its panels is driven over the values of its controls.
+The frames are kept in _site/frames under a hash of the notebook and the package, so that a lecture
+that has not changed is not recorded again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / "_site" / "frames"
+QUICK_FRAMES = 12  # a panel, with a twentieth of the training: for tests of the site
+
+
+def key(notebook: Path, quick: bool) -> str:
+    """The name of a lecture's frames: they change when its notebook or the package does."""
+    digest = hashlib.sha256(b"quick" if quick else b"")
+    results = sorted((notebook.parent / "results").glob("*.npz"))
+    for path in [notebook, *results, *sorted((ROOT / "dgm_course").rglob("*.py")), Path(__file__)]:
+        digest.update(path.read_bytes())
+    return f"{notebook.stem}-{'quick-' if quick else ''}{digest.hexdigest()[:12]}"
+
+
+def record_lecture(notebook: Path, quick: bool, cache: Path = CACHE) -> Path:
+    """Run a lecture in this process and write its frames and their manifest."""
+    from dgm_course.recording import MAX_FRAMES, record
+    from tests.lectures import Lecture
+
+    folder = cache / key(notebook, quick)
+    if (folder / "manifest.json").is_file():
+        return folder
+    unfinished = cache / f"{folder.name}.unfinished-{os.getpid()}"
+    unfinished.mkdir(parents=True)
+    manifest = {}
+    for cell_id, panel in Lecture(notebook).run(quick=quick).panels.items():
+        recording = record(panel, QUICK_FRAMES if quick else MAX_FRAMES)
+        frames = {}
+        for state, (image, alt) in recording.frames.items():
+            name = f"{hashlib.sha256(image).hexdigest()[:16]}.webp"  # equal pictures once
+            (unfinished / name).write_bytes(image)
+            frames[",".join(map(str, state))] = [name, alt]
+        manifest[cell_id] = {
+            "controls": [control._asdict() for control in recording.controls],
+            "frames": frames,
+            "film": recording.is_film,
+            "size": recording.size,
+        }
+    (unfinished / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False))
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+    return folder
+
+
+def record_all(notebooks: list[Path], quick: bool) -> dict[Path, Path]:
+    """Each lecture's folder of frames. Each is run in a process of its own, two at a time."""
+
+    def one(notebook: Path) -> None:
+        if not (CACHE / key(notebook, quick) / "manifest.json").is_file():
+            print(f"recording {notebook.stem}", file=sys.stderr)
+            option = ["--quick"] if quick else []
+            command = [sys.executable, "-m", "docs.site.frames", *option, str(notebook)]
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+            run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+            if run.returncode:
+                raise RuntimeError(f"{notebook.stem} cannot be recorded:\n{run.stderr}")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, notebooks))
+    return {notebook: CACHE / key(notebook, quick) for notebook in notebooks}
+
+
+def table(folders: dict[Path, Path]) -> str:
+    """Frames and bytes of each panel, as Markdown."""
+    lines = ["| lecture | panel | frames | kB |", "|---|---|---|---|"]
+    for notebook, folder in folders.items():
+        for cell_id, panel in json.loads((folder / "manifest.json").read_text()).items():
+            names = {name for name, _ in panel["frames"].values()}
+            size = sum((folder / name).stat().st_size for name in names)
+            row = f"| {notebook.stem[:2]} | {cell_id} | {len(panel['frames'])} | {size // 1000} |"
+            lines.append(row)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", nargs="?", type=Path, help="only this one, in this process")
+    parser.add_argument("--quick", action="store_true", help="few frames, short training")
+    options = parser.parse_args()
+    if options.notebook:
+        record_lecture(options.notebook.resolve(), options.quick)
+        return
+    from tests.lectures import LECTURES
+
+    folders = record_all(LECTURES, options.quick)
+    current = {folder.name for folder in folders.values()}
+    for old in CACHE.iterdir():  # of notebooks as they were
+        if old.name not in current and ("-quick-" in old.name) == options.quick:
+            shutil.rmtree(old)
+    print(table(folders))
+
+
+if __name__ == "__main__":
+    main()

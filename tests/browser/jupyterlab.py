@@ -1,0 +1,235 @@
+"""A real JupyterLab, as `dgm lab` starts it, and a lecture in it, with what a reader does there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from tests.browser.chromium import WATCH, Problems
+from tests.lectures import NOTEBOOKS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator
+
+SETTINGS = {"@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"}}  # all cells stay
+PROMPTS = "[...document.querySelectorAll('.jp-InputPrompt')].map(e => e.textContent)"
+IDLE = "document.querySelector('#jp-main-statusbar').innerText.includes('| Idle')"
+ERRORS = (  # in the outputs of cells, and below a panel's picture
+    '[data-mime-type="application/vnd.jupyter.error"], '
+    '[data-mime-type="application/vnd.jupyter.stderr"], '
+    '.jp-OutputArea-output [role="alert"]'
+)
+
+
+class Lab(NamedTuple):
+    """A running JupyterLab: its address, its token, and the folder of notebooks it shows."""
+
+    address: str
+    token: str
+    folder: Path
+
+
+@contextmanager
+def jupyterlab(home: Path) -> Iterator[Lab]:
+    """`dgm lab` on loopback over a copy of the notebooks, with config folders of its own."""
+    folder = home / "notebooks"
+    shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    for name, values in SETTINGS.items():
+        path = home / "settings" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(values))
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("JUPYTER")}
+    environment = ours | {
+        "HOME": str(home),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "PYTHONPATH": str(ROOT),
+        "DGM_COURSE_QUICK": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "dgm_course.cli", "lab", "--notebooks", str(folder)]
+    log = home / "lab.log"
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            [*command, "--port", str(port), "--no-browser"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+        ) as process,
+    ):
+        try:
+            pattern = re.compile(r"(http://127\.0\.0\.1:\d+)/lab\?token=(\w+)")
+            deadline = time.monotonic() + 120
+            while not (ready := pattern.search(log.read_text())):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+            yield Lab(ready[1], ready[2], folder)
+        finally:
+            process.terminate()  # its kernels go with it
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+class NotebookPage:
+    """A notebook, open in JupyterLab."""
+
+    def __init__(self, browser: Browser, lab: Lab, name: str, query: str = "") -> None:
+        self.lab = lab
+        self.page = browser.new_page(viewport={"width": 1280, "height": 900})
+        self.page.set_default_timeout(240_000)  # milliseconds; a busy machine is no fault
+        self.problems = Problems(self.page, urlsplit(lab.address).netloc)
+        self.page.add_init_script(WATCH)
+        self.page.goto(f"{lab.address}/lab/tree/{name}?token={lab.token}&reset{query}")
+        # The execution indicator turns idle too early: Run All then silently runs nothing.
+        status = self.page.locator("#jp-main-statusbar").get_by_text(re.compile(r"\| Idle$"))
+        status.wait_for()
+
+    def close(self) -> None:
+        """Close the page and its kernel: the next notebook wants the memory."""
+        headers = {"Authorization": f"token {self.lab.token}"}
+        sessions = f"{self.lab.address}/api/sessions"
+        request = self.page.context.request
+        for session in request.get(sessions, headers=headers).json():
+            request.delete(f"{sessions}/{session['id']}", headers=headers)
+        self.page.context.close()
+
+    def run_all(self, seconds: float = 600) -> None:
+        """Run All Cells, and wait until the last one has run."""
+        for name in ("Run", "Run All Cells"):
+            self.page.get_by_role("menuitem", name=name, exact=True).click()
+        self.page.wait_for_function(f"{PROMPTS}.some(text => text.includes('*'))")
+        done = f"{PROMPTS}.every(text => !text.includes('*'))"
+        self.page.wait_for_function(done, timeout=seconds * 1000)
+
+    def unfinished(self) -> list[str]:
+        """The prompts of code cells that have not run, with the place where they stand."""
+        prompts = self.page.evaluate(PROMPTS)
+        return [f"cell {i}: {text}" for i, text in enumerate(prompts) if "[ ]" in text]
+
+    def errors(self) -> list[str]:
+        """What cells and panels show as an error, and what the page itself met."""
+        return [*self.page.locator(ERRORS).all_inner_texts(), *self.problems.found]
+
+    def panels(self) -> list[Panel]:
+        """The panels of the notebook, in order."""
+        found = self.page.locator(".jp-OutputArea-output > .widget-vbox:has(img)")
+        return [Panel(self, found.nth(i)) for i in range(found.count())]
+
+
+class Panel:
+    """A panel of `explore` or `live` in the page; each verb waits for the picture to change.
+
+    The milliseconds from the reader's hand to the new picture are kept in ``took``.
+    """
+
+    def __init__(self, notebook: NotebookPage, root: Locator) -> None:
+        self.page, self.root = notebook.page, root
+        self.took: list[float] = []
+
+    @property
+    def is_live(self) -> bool:
+        return self.root.get_by_role("button", name="Step", exact=True).count() > 0
+
+    @property
+    def picture(self) -> str:
+        return str(self.root.locator("img").get_attribute("src"))
+
+    def changes(self, what: str, act: Callable[[], object], seconds: float = 60) -> None:
+        """Do ``act`` and wait until the picture that it leads to is in sight."""
+        self.root.evaluate("panel => dgm.watch(panel)")
+        act()
+        try:
+            self.page.wait_for_function("dgm.took !== null", timeout=seconds * 1000)
+        except Exception as error:
+            text = self.root.inner_text()
+            raise AssertionError(f"{what} changes no picture in the panel with {text!r}") from error
+        self.took.append(self.page.evaluate("dgm.took"))
+
+    def move_controls(self) -> None:
+        """Every control by mouse and by keyboard."""
+        self.root.scroll_into_view_if_needed()
+        for i in range(self.root.locator(".widget-hslider").count()):
+            self.move_slider(self.root.locator(".widget-hslider").nth(i))
+        for i in range(self.root.locator(".widget-toggle-buttons").count()):
+            self.press_toggles(self.root.locator(".widget-toggle-buttons").nth(i))
+        for box in self.root.get_by_role("checkbox").all():
+            self.changes("a click on the checkbox", box.click)
+            box.focus()
+            self.changes("Space on the checkbox", lambda: self.page.keyboard.press("Space"))
+
+    def move_slider(self, slider: Locator) -> None:
+        name = slider.locator("label").inner_text()
+        track = slider.locator(".noUi-target").bounding_box()
+        thumb = slider.locator(".noUi-handle")
+        at = thumb.bounding_box()
+        assert track
+        assert at
+        x, y = at["x"] + at["width"] / 2, at["y"] + at["height"] / 2
+        goes_left = x > track["x"] + track["width"] / 2
+        target = track["x"] + track["width"] * (0.25 if goes_left else 0.75)
+        mouse = self.page.mouse
+        mouse.move(x, y)
+        mouse.down()
+        self.changes(f"dragging {name}", lambda: mouse.move(target, y))
+        mouse.up()
+        keys = ["ArrowRight", "ArrowLeft"] if goes_left else ["ArrowLeft", "ArrowRight"]
+        for key in keys:
+            thumb.focus()
+            self.changes(f"{key} on {name}", lambda key=key: self.page.keyboard.press(key))
+
+    def press_toggles(self, group: Locator) -> None:
+        buttons = group.get_by_role("button").all()
+        chosen = [b.evaluate("e => e.classList.contains('mod-active')") for b in buttons]
+        others = [button for button, is_on in zip(buttons, chosen, strict=True) if not is_on]
+        for button in others:
+            self.changes("a toggle button", button.click)
+        buttons[chosen.index(True)].focus()
+        self.changes("Space on a toggle button", lambda: self.page.keyboard.press("Space"))
+
+    def play_and_pause(self) -> None:
+        """Pictures come while it plays, and none after the pause."""
+        for play in self.root.locator(".widget-play").all():
+            for thumb in self.root.locator(".noUi-handle").all():
+                thumb.press("Home")  # a slider at its end would stop the play at once
+            self.quiet()
+            button = play.locator("button").first  # it turns from play to pause
+            self.changes("play", button.click)
+            # A short slider may come to its end by itself, and its button shows play again.
+            self.page.wait_for_function(
+                "b => dgm.pictures > 1 || b.querySelector('.fa-play')", arg=button.element_handle()
+            )
+            button.evaluate("b => b.querySelector('.fa-pause') && b.click()")
+            self.quiet()
+
+    def quiet(self) -> None:
+        """Wait until no new picture comes: on a busy machine there is a queue of ticks."""
+        for _ in range(60):
+            self.page.wait_for_function(IDLE)
+            self.root.evaluate("panel => dgm.watch(panel)")
+            self.page.wait_for_timeout(600)  # three ticks of a play button
+            if self.page.evaluate("dgm.pictures") == 0:
+                return
+        raise AssertionError("pictures come after the pause")
+
+    def press(self, name: str) -> None:
+        button = self.root.get_by_role("button", name=name, exact=True)
+        self.changes(name, button.click)
