@@ -179,7 +179,7 @@ def test_the_readme_names_every_lecture(path):
 
 
 # Environment variables that the pages speak of; any other word in capitals was to be filled in.
-VARIABLES = {"ATEN_CPU_CAPABILITY", "DGM_COURSE_QUICK"}
+VARIABLES = {"ATEN_CPU_CAPABILITY", "DGM_COURSE_QUICK", "OMP_NUM_THREADS", "OMP_WAIT_POLICY"}
 
 
 def test_no_placeholder_is_left():
