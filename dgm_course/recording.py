@@ -56,7 +56,8 @@ def record(panel: Any, most: int = MAX_FRAMES) -> Recording:
 
     `explore`: the full grid of its controls' values, where that stays within the budget with at
     least nine values a slider; else each slider by itself, with the others where they start, for
-    each combination of the other kinds of controls. `live`: the run to its end, in even steps.
+    each combination of the other kinds of controls. `live`: the run to its end, in even steps, of
+    which there are more than half of ``most``.
 
     Raises:
         ValueError: if the run of a live panel does not end within `MAX_STEPS`.
@@ -96,20 +97,39 @@ def _states(panel: Any, most: int) -> Recording:
 
 
 def _film(panel: Any, most: int) -> Recording:
-    panel.reset.click()
-    pictures = [panel.picture.value]
-    while not panel.step.disabled:
-        panel.step.click()
-        if panel.picture.value != pictures[-1]:
-            pictures.append(panel.picture.value)
-        if len(pictures) > MAX_STEPS:
-            raise ValueError(f"a live run must end within {MAX_STEPS} steps to be a film")
-    shown = _thin(list(range(len(pictures))), 0, most)
+    pictures: dict[int, str] = {}
+    every, n_steps, draw = 1, -1, panel.redraw
+    last: tuple[Any, ...] = ()
+
+    def keep() -> None:
+        draw(*last)
+        pictures[n_steps] = panel.picture.value
+
+    def redraw_some(*arguments: Any) -> None:
+        # A run's length is not known before its end: draw every step, then every second, and so on.
+        nonlocal n_steps, last
+        n_steps, last = n_steps + 1, arguments
+        if n_steps % every == 0:
+            keep()
+
+    panel.redraw = redraw_some
+    try:
+        panel.reset.click()
+        while not panel.step.disabled:
+            panel.step.click()
+            if n_steps > MAX_STEPS:
+                raise ValueError(f"a live run must end within {MAX_STEPS} steps to be a film")
+            if len(pictures) >= most:
+                every *= 2
+                pictures = {i: pictures[i] for i in pictures if i % every == 0}
+        keep()
+    finally:
+        panel.redraw = draw
     frames: dict[tuple[int, ...], Frame] = {
-        (i,): _frame_of(pictures[step]) for i, step in enumerate(shown)
+        (i,): _frame_of(picture) for i, picture in enumerate(pictures.values())
     }
     panel.reset.click()
-    control = Control("step", "count", [str(step) for step in shown], 0)
+    control = Control("step", "count", [str(step) for step in pictures], 0)
     return Recording([control], frames, True, _size(frames[0,]))
 
 

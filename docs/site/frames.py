@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "_site" / "frames"
-QUICK_FRAMES = 12  # a panel, with a twentieth of the training: for tests of the site
+QUICK_FRAMES = 5  # a panel, with a twentieth of the training: for tests of the site
 
 
 def key(notebook: Path, quick: bool) -> str:
