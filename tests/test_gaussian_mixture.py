@@ -12,7 +12,7 @@ from sklearn.mixture import GaussianMixture as Sklearn
 from sklearn.utils.estimator_checks import check_estimator
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from dgm_course.mixtures import GaussianMixture, gaussians
+from dgm_course.mixtures import GaussianMixture, VariationalGaussianMixture, gaussians
 from dgm_course.mixtures.gaussians import COVARIANCE_TYPES as TYPES
 from dgm_course.mixtures.gaussians import Gaussians, expectation, weighted_moments
 
@@ -338,6 +338,20 @@ def test_goes_on_where_it_stopped():
         parts.fit(x)
     assert_same(parts, whole, 1e-12)
     np.testing.assert_allclose(parts.half_step_bounds_, whole.half_step_bounds_[5:], atol=1e-12)
+
+
+@pytest.mark.parametrize(("k", "d"), [(2, 2), (4, 2), (3, 1)])
+@pytest.mark.parametrize("family", [GaussianMixture, VariationalGaussianMixture])
+def test_does_not_go_on_from_a_fit_of_another_size(family, k, d):
+    x, _ = some_data(17, k=3)
+    x = x[:, :2]
+    mixture = family(3, warm_start=True, max_iter=200, tol=1e-2).fit(x)
+    kept = mixture.means_.copy()
+    expected = f"n_components = 3, n_features = 2, and now n_components = {k}, n_features = {d}"
+    with pytest.raises(ValueError, match=expected):
+        mixture.set_params(n_components=k).fit(x[:, :d])
+    np.testing.assert_array_equal(mixture.means_, kept)
+    assert mixture.set_params(warm_start=False).fit(x[:, :d]).means_.shape == (k, d)
 
 
 def test_continues_from_the_attributes_of_another():

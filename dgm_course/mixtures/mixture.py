@@ -69,7 +69,8 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
         """Fit to ``X`` ``(N, D)``; ``y`` is ignored.
 
         Raises:
-            ValueError: for bad data or arguments, and for a covariance that becomes singular.
+            ValueError: for bad data or arguments, for a ``warm_start`` from a fit of another size,
+                and for a covariance that becomes singular.
         """
         x = self._checked(X, reset=True)
         self._check_parameters(x)
@@ -79,6 +80,13 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
             (16 * np.finfo(float).eps * np.maximum(x.max(0), -x.min(0))) ** 2
         )
         go_on = self.warm_start and hasattr(self, "converged_")
+        if go_on and self.means_.shape != (self.n_components, x.shape[1]):
+            raise ValueError(
+                "warm_start must go on from a fit of the same size: it had n_components = {}, "
+                "n_features = {}, and now n_components = {}, n_features = {}".format(
+                    *self.means_.shape, self.n_components, x.shape[1]
+                )
+            )
         random_state = check_random_state(self.random_state)
         best: dict[str, Any] = {}
         for _ in range(1 if go_on else self.n_init):

@@ -29,12 +29,14 @@ EXERCISES = {
             "def jsd_from_value(v):\n    return v / 2",
         ],
     ),
-    "linear_sees": (
-        "linear_sees = 0.0",
+    "sum_sees": (
+        "sum_sees = (0.9 - math.log(1.9)) / 2",
         [
-            "linear_sees = -math.log(1 - 0.9**2) / 2",  # the exact value
-            "linear_sees = 0.9",
-            "linear_sees = math.log(2)",
+            "sum_sees = -math.log(1 - 0.9**2) / 2",  # the whole total correlation
+            "sum_sees = 0.0",  # what a linear classifier sees
+            "sum_sees = (1 / 1.9 - 1 + math.log(1.9)) / 2",  # KL turned round
+            "sum_sees = (1.9**0.5 - 1 - math.log(1.9**0.5)) / 2",  # deviations for variances
+            "sum_sees = 0.9 - math.log(1.9)",  # the half forgotten
         ],
     ),
 }
