@@ -16,8 +16,8 @@ def mark_slides(notebook: Any) -> None:
     """Give every cell its slide type, as jupyterlab-rise and nbconvert read it.
 
     A section's first cell starts a slide, and what follows goes below it, one cell a screen. Cells
-    that only check (claims, exercises' answers) are left out, and so is all that is not core. A
-    notebook without a core is left as it is.
+    that only check or only say how to draw (claims, exercises' answers, drawing functions) are left
+    out, and so is all that is not core. A notebook without a core is left as it is.
     """
     cells = [(cell, "".join(cell["source"])) for cell in notebook["cells"]]
     if not any(re.match(r"# Core\b", source) for _, source in cells):
@@ -34,8 +34,9 @@ def mark_slides(notebook: Any) -> None:
         else:
             has_picture = any("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
             checks = re.search(r"^(claim|check)\(", source, re.MULTILINE) and not has_picture
+            draws = re.match(r"def draw_", source) and not has_picture
             is_answer = "exercise" in cell["metadata"].get("tags", [])
-            kind = "skip" if checks or is_answer else "subslide"
+            kind = "skip" if checks or draws or is_answer else "subslide"
         if part == "further" or (part == "imports" and kind != "slide"):
             kind = "skip"
         cell["metadata"]["slideshow"] = {"slide_type": kind}

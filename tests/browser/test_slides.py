@@ -77,7 +77,10 @@ def test_the_core_pages_through_and_nothing_overflows(deck, record_property, scr
         page.keyboard.press("Space")
         page.wait_for_timeout(300)
     too_big = [s for s in seen.values() if s["bottom"] > 720 or s["right"] > 1281]
-    assert not too_big
+    texts = [
+        f"{s['number']}: {s['bottom']:.0f}, {s['right']:.0f}: {s['text'][:30]}" for s in too_big
+    ]
+    assert not too_big, "\n".join(texts)
     assert len(seen) == expected
     lowest = max(s["bottom"] for s in seen.values())
     record_property("browser", f"{expected} slides, the longest ends at {lowest:.0f} of 720 pixels")
