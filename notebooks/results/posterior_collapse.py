@@ -9,6 +9,8 @@ are exact expectations under the Gaussian data, in nats:
 - ``fixed/*``: β ``(P,)``, noise variance, rate of each of two latents ``(P, 2)``, activity;
 - ``learned/*``: β, angle in radians, rate and activity ``(P,)``;
 - ``ridge/axes/*``, ``ridge/rotated/*``: W ``(16, 2)``, ELBO, rate of 16 default starts;
+- ``paths/*``: rate, W and ψ every 20 steps, for 10 angles (0° to 45°) and 6 β (1 to 2),
+  ``(10, 6, 51)`` and ``(10, 6, 51, 2)``;
 - ``remedies/NAME/*``: ELBO, rate, number of active units ``(8,)``, of 8 starts;
 - ``digits/NAME/*``: test ELBO, rate, log p(x) by importance sampling, active units ``(3,)``.
 """
@@ -66,10 +68,12 @@ def train_together(
     beta: Tensor,
     floor: float | None = None,
     lr: float = 0.05,
-) -> None:
+    n: int = BATCH,
+) -> list[dict[str, Tensor]]:
     """Train models of one shape side by side, each on its data and with its β, in place.
 
-    They share the standard normal draws behind data and codes; what they start from is theirs.
+    They share the standard normal draws behind data and codes, n points a step; what they start
+    from is theirs. Returns all weights every 20 steps, from the start on.
     """
     weights, buffers = stack_module_state([Objectively(m, objective) for m in models])
     template = Objectively(copy.deepcopy(models[0]), objective)
@@ -80,12 +84,15 @@ def train_together(
         return functional_call(template, {**w, **b}, (x, step, beta))
 
     values = torch.vmap(value, in_dims=(0, 0, 0, 0, None), randomness="same")
+    path: list[dict[str, Tensor]] = []
 
     def loss(step: int) -> Tensor:
         if floor is not None:
             with torch.no_grad():
                 weights[next(k for k in weights if "noise" in k)].clamp_(min=floor)
-        x = mean[:, None] + torch.randn(BATCH, 2) @ root.mT  # (models, N, 2)
+        if step % 20 == 0:
+            path.append({k: v.detach().clone() for k, v in weights.items()})
+        x = mean[:, None] + torch.randn(n, 2) @ root.mT  # (models, N, 2)
         return -values(weights, buffers, x, beta, step).sum()
 
     optimizer = torch.optim.Adam(weights.values(), lr=lr)
@@ -94,6 +101,7 @@ def train_together(
     for i, model in enumerate(models):
         state = {k.removeprefix("model."): v[i].detach() for k, v in {**weights, **buffers}.items()}
         model.load_state_dict(state)
+    return [*path, {k: v.detach() for k, v in weights.items()}]
 
 
 def beta_objective(model: LatentVariableModel, x: Tensor, step: int, beta: Tensor) -> Tensor:
@@ -152,7 +160,8 @@ def ridge() -> dict[str, np.ndarray]:
         toy = correlated_gaussian(angle=angle)
         seed_everything(0)
         models = [GaussianVAE(2, 1, 0, noise="diagonal") for _ in range(16)]
-        train_together(models, [toy] * 16, beta_objective, torch.ones(16), lr=0.1)
+        # The draws are shared: in small batches all 16 would miss the ridge to the same side.
+        train_together(models, [toy] * 16, beta_objective, torch.ones(16), lr=0.1, n=4096)
         terms = [expected_elbo_of(m, toy) for m in models]
         weights = torch.stack([parameters_of(m).weight[:, 0] for m in models])
         found |= {
@@ -161,6 +170,30 @@ def ridge() -> dict[str, np.ndarray]:
             f"{name}/rate": np.array([t.kl.item() for t in terms]),
         }
     return found
+
+
+def paths() -> dict[str, np.ndarray]:
+    """(angle, β), learned diagonal noise: the way from one cold start, as the notebook trains."""
+    angles, betas = [math.radians(5 * k) for k in range(10)], [1 + 0.2 * k for k in range(6)]
+    toys = [correlated_gaussian(angle=a) for a in angles for _ in betas]
+    models = []
+    for t in toys:
+        seed_everything(0)
+        model = GaussianVAE(2, 1, 0, noise="diagonal")
+        models.append(model.start_at(t.mean, t.covariance_matrix.diagonal()))
+    beta = torch.tensor(betas * len(angles))
+    way = train_together(models, toys, beta_objective, beta, lr=0.01, n=512)
+    found: dict[str, list[np.ndarray]] = {"rate": [], "weight": [], "noise_variance": []}
+    for i, (model, toy) in enumerate(zip(models, toys, strict=True)):
+        for weights in way:
+            state = {k.removeprefix("model."): v[i] for k, v in weights.items()}
+            model.load_state_dict(state, strict=False)
+            linear = parameters_of(model)
+            found["rate"].append(linear.expected_elbo(toy).kl.detach().numpy())
+            found["weight"].append(linear.weight[:, 0].detach().numpy().copy())
+            found["noise_variance"].append(linear.noise_variance.detach().numpy().copy())
+    shape = (len(angles), len(betas), len(way))
+    return {k: np.reshape(v, (*shape, *v[0].shape)).astype("float32") for k, v in found.items()}
 
 
 def annealed(model: LatentVariableModel, x: Tensor, step: int, beta: Tensor) -> Tensor:
@@ -259,6 +292,7 @@ PARTS = {
     "fixed": fixed,
     "learned": learned,
     "ridge": ridge,
+    "paths": paths,
     "remedies": remedies,
     "digits": digits_,
 }

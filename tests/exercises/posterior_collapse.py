@@ -5,6 +5,7 @@ EXERCISES = {
             "worth_one_nat = 1 - math.exp(-2)",  # ρ², not ρ
             "worth_one_nat = (1 - math.exp(-1)) ** 0.5",  # the ½ forgotten
             "worth_one_nat = 0.8",
+            "worth_one_nat = -((1 - math.exp(-2)) ** 0.5)",  # the other sign
         ],
     ),
     "effective_beta": (
@@ -12,6 +13,7 @@ EXERCISES = {
         [
             "effective_beta = 1 / 64",  # turned round
             "effective_beta = 1.0",
+            "effective_beta = 32.0",  # a half counted twice
             "effective_beta = 64 / 3",  # the KL averaged too
         ],
     ),
@@ -22,6 +24,10 @@ EXERCISES = {
             # a mean over latents
             "def kl_of_batch(mean, log_variance):\n"
             "    return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean(1)",
+            # the axis kept, which would broadcast
+            "def kl_of_batch(mean, log_variance):\n"
+            "    kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)\n"
+            "    return kl.sum(1, keepdim=True)",
             # one number for the batch
             "def kl_of_batch(mean, log_variance):\n"
             "    return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum()",
