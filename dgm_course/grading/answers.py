@@ -10,6 +10,8 @@ else crosses:
 - a function of the test, as an argument: the answer gets a function from tensors to tensors that
   calls back.
 
+An assignment that never imports PyTorch does without it: its answers get and return NumPy arrays.
+
 What a test may do with a module besides calling it has names that no Python function can have:
 
 - ``call("module.parameters", handle)``: the trained parameters' values, in their order;
@@ -21,16 +23,18 @@ What a test may do with a module besides calling it has names that no Python fun
 from __future__ import annotations
 
 import random
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 MAX_BYTES = 2_000_000  # of weights.npz, and of what it unpacks to
 
@@ -76,7 +80,7 @@ class Answers:
         function = self._find(target)
         given = [self._to_answer(argument) for argument in arguments]
         try:
-            with self._own_streams(), torch.no_grad():
+            with self._own_streams(), torch.no_grad() if (torch := _torch()) else nullcontext():
                 result = function(*given)
         except CheckFailed:
             raise  # from a test's own function, called back
@@ -90,7 +94,7 @@ class Answers:
     def _find(self, target: str | Handle) -> Callable[..., Any]:
         if isinstance(target, Handle):
             thing = self._objects[target.number]
-            if isinstance(thing, nn.Module):
+            if _is_module(thing):
                 thing.eval()
         elif target in _OPERATIONS:
             return _OPERATIONS[target]
@@ -119,7 +123,8 @@ class Answers:
     def _to_answer(self, value: Any) -> Any:
         """A test's value as the answer sees it: arrays become tensors, copied."""
         if isinstance(value, np.ndarray | np.generic):
-            return torch.from_numpy(np.array(value))
+            copy = np.array(value)
+            return torch.from_numpy(copy) if (torch := _torch()) else copy
         if isinstance(value, Handle):
             return self._objects[value.number]
         if isinstance(value, list | tuple):
@@ -137,7 +142,7 @@ class Answers:
 
     def _to_test(self, value: Any, what: str) -> Any:
         """An answer's value as the test sees it: tensors become arrays, objects handles."""
-        if isinstance(value, Tensor):
+        if (torch := _torch()) and isinstance(value, torch.Tensor):
             try:
                 value = value.detach().cpu().numpy()
             except (TypeError, RuntimeError) as error:  # sparse, bfloat16, quantised
@@ -150,12 +155,21 @@ class Answers:
             return value
         if isinstance(value, list | tuple):
             return [self._to_test(item, what) for item in value]
-        if isinstance(value, nn.Module) or callable(value):
+        if callable(value):
             self._objects.append(value)
             return Handle(len(self._objects) - 1, _kind(value))
         raise CheckFailed(
             f"expected a tensor, a number, a list or a module from {what}, got {_kind(value)}"
         )
+
+
+def _torch() -> Any:
+    """PyTorch, if the answers have imported it."""
+    return sys.modules.get("torch")
+
+
+def _is_module(value: Any) -> bool:
+    return bool(torch := _torch()) and isinstance(value, torch.nn.Module)
 
 
 def _kind(value: Any) -> str:
@@ -179,20 +193,22 @@ def _written(target: str | Handle, arguments: tuple[Any, ...]) -> str:
 
 
 def _get_streams() -> tuple[Any, ...]:
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    of_torch = torch.get_rng_state() if (torch := _torch()) else None
+    return random.getstate(), np.random.get_state(), of_torch  # noqa: NPY002
 
 
 def _set_streams(streams: tuple[Any, ...]) -> None:
     random.setstate(streams[0])
     np.random.set_state(streams[1])  # noqa: NPY002
-    torch.set_rng_state(streams[2])
+    if streams[2] is not None:
+        _torch().set_rng_state(streams[2])
 
 
 # --- what a test may do with a module -------------------------------------------------------
 
 
 def _trained(module: Any) -> list[nn.Parameter]:
-    if not isinstance(module, nn.Module):
+    if not _is_module(module):
         raise CheckFailed(f"expected an nn.Module, got {_kind(module)}")
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
@@ -214,7 +230,8 @@ def _load(module: Any, names: list[str], values: list[Tensor]) -> None:
 def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
-    torch.manual_seed(seed)
+    if torch := _torch():
+        torch.manual_seed(seed)
 
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {

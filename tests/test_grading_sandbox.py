@@ -1,0 +1,254 @@
+"""The walls: what a process inside sees and may do, as root and as a normal user."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dgm_course.grading import sandbox, walls
+from dgm_course.grading.answers import CheckFailed
+from dgm_course.grading.questions import Student
+from dgm_course.grading.sandbox import Ended, Sandbox, check
+from dgm_course.grading.walls import Limits, SandboxMissing
+from tests.grading import needs
+
+LIMITS = Limits(seconds=10, seconds_in_all=60, processes=16, file_size=10**7, disk=10**7)
+ASK = """
+import glob, os, socket
+def status(name):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(line.split(":")[1].strip() for line in lines if line.startswith(name + ":"))
+def ids(): return [os.getuid(), os.getgid(), os.getpid()]
+def seen(path): return sorted(os.listdir(path))
+def environment(): return sorted(os.environ)
+def processes(): return len(glob.glob("/proc/[0-9]*"))
+def interfaces(): return [name for _, name in socket.if_nameindex()]
+def writable(path):
+    try:
+        with open(path + "/new", "w") as file: file.write("x")
+        os.unlink(path + "/new")
+        return True
+    except OSError: return False
+def readable(path):
+    try:
+        open(path, "rb").close(); return True
+    except OSError: return False
+def forks():
+    n = 0
+    try:
+        while n < 100:
+            if os.fork() == 0:
+                import time; time.sleep(20)
+            n += 1
+    except BlockingIOError: pass
+    return n
+"""
+
+
+def ask(check: object, limits: Limits = LIMITS, code: str = ASK) -> None:
+    """Run ``check(call)`` against the code, in a sandbox."""
+    needs.sandbox()
+    student = Student([], {}, 0, limits)
+    try:
+        student.ask({1: code}, check)  # type: ignore[arg-type]
+        assert not student.stopped
+    finally:
+        student.close()
+
+
+def check_walls(call: object) -> None:
+    """What must hold for whoever runs the grader."""
+    assert callable(call)
+    root = Path(__file__).parent.parent
+    assert call("status", "CapEff") == "0" * 16
+    assert call("status", "CapBnd") == "0" * 16
+    assert call("status", "NoNewPrivs") == "1"
+    assert call("status", "Groups") in ("", str(os.getgid()), "65534")
+    assert 0 not in call("ids")[:2] or os.getuid() == 0
+    assert call("environment") == sorted({*walls.environment(""), "PWD"})
+    assert call("processes") < 8
+    assert call("interfaces") in ([], ["lo"])
+    assert call("seen", "/course/dgm_course/grading") == sorted(
+        name.removeprefix("grading/") for name in walls.IMPORTABLE if name.startswith("grading/")
+    )
+    assert not {"home", "var", "sys", "mnt", "opt", "run"} & {*call("seen", "/")}
+    for path in (
+        root / "pyproject.toml",
+        root / "tests" / "grading" / "light.py",
+        "/etc/passwd",
+        root / "dgm_course" / "grading" / "grade.py",
+        "/usr/bin/env",
+        "/bin/sh",
+    ):
+        assert not call("readable", str(path)), path
+    for path in (
+        "/",
+        "/dev",
+        "/etc",
+        "/course",
+        "/course/dgm_course",
+        "/usr/lib",
+        "/proc",
+        sys.prefix,
+        sys.base_prefix,
+        f"{sys.prefix}/lib",
+    ):
+        assert not call("writable", path), path
+    for path in ("/tmp", "/dev/shm", "."):
+        assert call("writable", path), path
+    assert 5 < call("forks") < LIMITS.processes
+
+
+def test_the_walls_hold() -> None:
+    ask(check_walls)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a normal user")
+def test_the_walls_hold_for_a_normal_user(tmp_path: Path) -> None:
+    """The same test, run by another user; an interpreter in root's home is shown to them."""
+    needs.sandbox()
+    script = (
+        "from tests.test_grading_sandbox import ask, check_walls\n"
+        "from dgm_course.grading import walls\n"
+        "assert not walls.as_root() and '--unshare-user' in walls.command(walls.Limits())\n"
+        "ask(check_walls)\n"
+    )
+    root = Path(__file__).parent.parent
+    user = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"]
+    home = ["--perms", "0755", "--tmpfs", "/root"]
+    for path in dict.fromkeys([sys.base_prefix, sys.prefix, str(root)]):
+        if path.startswith("/root/"):
+            for parent in reversed(Path(path).parents[:-2]):
+                home += ["--perms", "0755", "--dir", str(parent)]
+            home += ["--ro-bind", path, path]
+    outside = [str(shutil.which("bwrap")), "--dev-bind", "/", "/", *home, "--chdir", str(root)]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [*outside, *user, sys.executable, "-B", "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_another_user_for_each_job() -> None:
+    if not walls.as_root():
+        pytest.skip("a normal user stays the same")
+    commands = [walls.command(LIMITS) for _ in range(20)]
+    uids = {words[words.index("--reuid") + 1] for words in commands}
+    assert len(uids) == 20
+    assert "0" not in uids
+
+
+def test_nothing_outlives_a_sandbox() -> None:
+    needs.sandbox()
+    student = Student([], {}, 0, LIMITS)
+    code = "import os, time\ndef f():\n    for _ in range(5):\n        if os.fork() == 0:\n"
+    code += "            os.setsid()\n            time.sleep(100)\n    return 1"
+    family: list[int] = []
+
+    def check(call: object) -> None:
+        assert callable(call)
+        assert call("f") == 1
+        assert student._sandbox is not None
+        family.extend(sandbox._family(student._sandbox._process.pid))
+
+    student.ask({1: code}, check)
+    assert len(family) >= 8
+    time.sleep(0.2)
+    assert sum(os.path.exists(f"/proc/{pid}") for pid in family) <= 3  # the first processes
+    student.close()
+    for _ in range(50):
+        if not any(os.path.exists(f"/proc/{pid}") for pid in family):
+            return
+        time.sleep(0.1)
+    pytest.fail("processes are left")
+
+
+def test_each_question_finds_a_fresh_process_and_an_empty_folder() -> None:
+    needs.sandbox()
+    code = "import os\nn = 0\ndef f():\n    global n\n    n += 1\n    open(f'/tmp/{n}', 'w')\n"
+    code += "    open('/dev/shm/x', 'w')\n"
+    code += "    return [n, len(os.listdir('/tmp')), len(os.listdir('/dev/shm'))]"
+    student = Student([], {"weights.npz": b"abc"}, 0, LIMITS)
+    answers = []
+    for _ in range(3):
+        student.ask({1: code}, lambda call: answers.append([call("f"), call("f")]))
+    student.close()
+    assert answers == [[[1, 2, 1], [2, 3, 1]]] * 3
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    needs.sandbox()
+    code = "import random\nimport numpy as np\ndef f(): return [random.random(), np.random.rand()]"
+    drawn = []
+    for seed in (1, 1, 2):
+        student = Student([], {}, seed, LIMITS)
+        for _ in range(2):
+            student.ask({1: code}, lambda call: drawn.append(call("f")))
+        student.close()
+    assert drawn[0] == drawn[1] == drawn[2] == drawn[3] != drawn[4]
+
+
+def test_functions_call_back_and_objects_stay_inside() -> None:
+    needs.sandbox()
+    code = "def twice(f, x): return f(f(x))\nclass A:\n    def __init__(self, n): self.n = n\n"
+    code += "    def __call__(self, x): return x + self.n\ndef apply(a, x): return a(x)"
+
+    def check(call: object) -> None:
+        assert callable(call)
+        np.testing.assert_array_equal(call("twice", lambda x: 3 * x, np.arange(3)), [0, 9, 18])
+        a = call("A", 5)
+        assert str(a) == "an object of type A"
+        assert (call(a, 1), call("apply", a, 2)) == (6, 7)
+        with pytest.raises(CheckFailed, match="TypeError"):
+            call("apply", a, None)
+        with pytest.raises(ZeroDivisionError):  # the test's own function: no fault of the answer
+            call("twice", lambda x: 1 // 0, 1)
+        assert call("apply", a, 2) == 7
+
+    ask(check, code=code)
+
+
+def test_without_bubblewrap_grading_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(SandboxMissing, match="apt-get install bubblewrap"):
+        check()
+
+
+def test_a_sandbox_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs.sandbox()
+    monkeypatch.setattr(sandbox, "command", lambda limits: ["bwrap", "--no-such-option"])
+    with pytest.raises(SandboxMissing, match="no-such-option"):
+        check()
+
+
+def test_an_unsafe_process_is_limited_and_ended_too() -> None:
+    student = Student([], {}, 0, Limits(seconds=2), unsafe=True)
+    code = "import resource\ndef f(): return resource.getrlimit(resource.RLIMIT_FSIZE)[0]\n"
+    code += "def g():\n    while True: pass"
+    limits: list[int] = []
+    student.ask({1: code}, lambda call: limits.append(call("f")))
+    assert limits == [Limits().file_size]
+    with pytest.raises(Ended, match="too long"):
+        student.ask({1: code}, lambda call: call("g"))
+    student.close()
+
+
+def test_a_process_that_is_gone_is_noticed() -> None:
+    needs.sandbox()
+    with Sandbox(LIMITS) as process:
+        process.send(time.monotonic() + 30, "begin", cells=[], limits=[])
+        process.receive(time.monotonic() + 30)
+        process._process.kill()
+        with pytest.raises(Ended, match="ended"):
+            process.receive(time.monotonic() + 30)
