@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -67,6 +68,8 @@ def check_walls(call: object) -> None:
     """What must hold for whoever runs the grader."""
     assert callable(call)
     root = Path(__file__).parent.parent
+    assert len(call("seen", "/tmp")) == 1  # the question's own folder
+    assert call("seen", "/dev/shm") == []
     assert call("status", "CapEff") == "0" * 16
     assert call("status", "CapBnd") == "0" * 16
     assert call("status", "NoNewPrivs") == "1"
@@ -96,9 +99,7 @@ def check_walls(call: object) -> None:
         "/course/dgm_course",
         "/usr/lib",
         "/proc",
-        sys.prefix,
-        sys.base_prefix,
-        f"{sys.prefix}/lib",
+        *map(walls.inside, (sys.prefix, sys.base_prefix, f"{sys.prefix}/lib")),
     ):
         assert not call("writable", path), path
     for path in ("/tmp", "/dev/shm", "."):
@@ -110,34 +111,65 @@ def test_the_walls_hold() -> None:
     ask(check_walls)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a normal user")
-def test_the_walls_hold_for_a_normal_user(tmp_path: Path) -> None:
-    """The same test, run by another user; an interpreter in root's home is shown to them."""
-    needs.sandbox()
-    script = (
-        "from tests.test_grading_sandbox import ask, check_walls\n"
-        "from dgm_course.grading import walls\n"
-        "assert not walls.as_root() and '--unshare-user' in walls.command(walls.Limits())\n"
-        "ask(check_walls)\n"
-    )
+ELSEWHERE = """
+from tests.test_grading_sandbox import ask, check_walls
+from dgm_course.grading import walls
+assert walls.as_root() == {as_root}
+assert ("--unshare-user" in walls.command(walls.Limits())) != {as_root}
+ask(check_walls)
+"""
+
+
+def elsewhere(python: str, *before: str, as_root: bool) -> None:
+    """The same test of the walls, in another process."""
     root = Path(__file__).parent.parent
-    user = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"]
-    home = ["--perms", "0755", "--tmpfs", "/root"]
-    for path in dict.fromkeys([sys.base_prefix, sys.prefix, str(root)]):
-        if path.startswith("/root/"):
-            for parent in reversed(Path(path).parents[:-2]):
-                home += ["--perms", "0755", "--dir", str(parent)]
-            home += ["--ro-bind", path, path]
-    outside = [str(shutil.which("bwrap")), "--dev-bind", "/", "/", *home, "--chdir", str(root)]
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(root)}
     done = subprocess.run(
-        [*outside, *user, sys.executable, "-B", "-c", script],
-        env=environment,
+        [*before, python, "-B", "-c", ELSEWHERE.format(as_root=as_root)],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a normal user")
+def test_the_walls_hold_for_a_normal_user() -> None:
+    """An interpreter or a checkout in a folder that only root may enter is shown to them."""
+    needs.sandbox()
+    root = Path(__file__).parent.parent
+    paths = dict.fromkeys([sys.base_prefix, sys.prefix, str(root)])
+    shown: list[str] = []
+    closed = {first for path in paths if (first := first_closed(Path(path)))}
+    for folder in sorted(closed):
+        shown += ["--perms", "0755", "--tmpfs", str(folder)]
+    for path in paths:
+        if first := first_closed(Path(path)):
+            for parent in reversed(Path(path).parents):
+                if first in parent.parents:
+                    shown += ["--perms", "0755", "--dir", str(parent)]
+            shown += ["--ro-bind", path, path]
+    outside = [str(shutil.which("bwrap")), "--dev-bind", "/", "/", *shown, "--chdir", str(root)]
+    user = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"]
+    elsewhere(sys.executable, *outside, *user, as_root=False)
+
+
+def first_closed(path: Path) -> Path | None:
+    """The first folder on the way to a path that not everybody may enter."""
+    return next((p for p in reversed([path, *path.parents]) if not p.stat().st_mode & 0o001), None)
+
+
+def test_the_walls_hold_with_an_interpreter_below_tmp() -> None:
+    """Nothing of it is seen in the private /tmp, nor can be changed."""
+    needs.sandbox()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder, "bin").mkdir()
+        python = Path(folder, "bin", "python")
+        python.symlink_to(os.path.realpath(sys.executable))
+        Path(folder, "lib").symlink_to(Path(sys.prefix, "lib"))
+        home = Path(os.path.realpath(sys.executable)).parent
+        Path(folder, "pyvenv.cfg").write_text(f"home = {home}\n")
+        elsewhere(str(python), as_root=walls.as_root())
 
 
 def test_another_user_for_each_job() -> None:

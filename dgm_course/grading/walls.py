@@ -19,6 +19,7 @@ import secrets
 import shutil
 import site
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,6 +35,7 @@ IMPORTABLE = (
     "grading/worker.py",
 )
 COURSE = "/course"
+PRIVATE = ("/tmp", "/dev/shm")  # what a student's process can write to
 START = (
     "import sys; sys.path[:0] = [{!r}]; sys.path += {!r}; "
     "from dgm_course.grading import worker; worker.main()"
@@ -109,20 +111,34 @@ def command(limits: Limits) -> list[str]:
     else:
         walls = ["--unshare-user", "--disable-userns", *walls]
         identity = []
-    for folder in ("/tmp", "/dev/shm"):
+    for folder in PRIVATE:
         walls += ["--perms", "1777", "--size", str(limits.disk), "--tmpfs", folder]
     walls += [*_mounts(), "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
     for name, value in environment("/tmp").items():
         walls += ["--setenv", name, value]
-    return [bwrap, *walls, "--", *identity, *python(COURSE)]
+    return [bwrap, *walls, "--", *identity, *python(COURSE, inside)]
 
 
-def python(course: str) -> list[str]:
-    """The command line of `worker`, with the course found in this folder."""
+def inside(path: str) -> str:
+    """Where a file of the machine is seen: at its own path, but never in a private folder.
+
+    An environment may have been made in /tmp; there a student could change it, and `worker`, which
+    empties that folder after each question, would meet it.
+    """
+    is_private = any(Path(path).is_relative_to(folder) for folder in PRIVATE)
+    return f"/outside{path}" if is_private else path
+
+
+def python(course: str, seen: Callable[[str], str] = str) -> list[str]:
+    """The command line of `worker`, with the course found in this folder.
+
+    Args:
+        seen: where a file of the machine is seen.
+    """
     # -I: nothing is imported from the working folder, the user's packages or PYTHONPATH;
     # -S: no .pth file of an installed package runs.
-    start = START.format(course, site.getsitepackages())
-    return [sys.executable, "-I", "-S", "-B", "-c", start, _pid_namespace()]
+    start = START.format(course, [*map(seen, site.getsitepackages())])
+    return [seen(sys.executable), "-I", "-S", "-B", "-c", start, _pid_namespace()]
 
 
 def environment(home: str) -> dict[str, str]:
@@ -147,12 +163,12 @@ def _mounts() -> list[str]:
     prefixes = {f"{prefix}/lib" for prefix in (sys.base_prefix, sys.prefix)}
     for path in (*sorted(prefixes), f"{sys.prefix}/pyvenv.cfg", "/etc/ld.so.cache", real):
         if os.path.exists(path):
-            mounts.append(("--ro-bind", path, path))
+            mounts.append(("--ro-bind", path, inside(path)))
     if real != sys.executable:
-        mounts.append(("--symlink", real, sys.executable))
+        mounts.append(("--symlink", inside(real), inside(sys.executable)))
     for folder in site.getsitepackages():  # a course installed there holds the answers
         if os.path.isdir(f"{folder}/dgm_course"):
-            mounts.append(("--size", "4096", "--tmpfs", f"{folder}/dgm_course"))
+            mounts.append(("--size", "4096", "--tmpfs", inside(f"{folder}/dgm_course")))
     if setpriv := shutil.which("setpriv"):
         mounts.append(("--ro-bind", setpriv, setpriv))
     package = Path(__file__).resolve().parent.parent
