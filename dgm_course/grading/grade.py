@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import dgm_course
-from dgm_course.grading.answers import CheckFailed, NotAnswered, read_weights
+from dgm_course.grading.answers import CheckFailed, NotAnswered, unpack_weights
 from dgm_course.grading.notebook import (
     TRAINING,
     Cell,
@@ -94,10 +93,8 @@ def grade(
             limits,
             unsafe,
         )
-        with tempfile.TemporaryDirectory(prefix="dgm_grade_") as folder, closing(student):
-            for name, data in handed_in.files.items():
-                Path(folder, name).write_bytes(data)
-            tests = _ask(student, own, assignment, seed, Path(folder))
+        with closing(student):
+            tests = _ask(student, own, assignment, seed)
         notes += _what_happened(student, own)
         notes = notes[:MOST_NOTES]
         states = [test["status"] for test in tests]
@@ -251,10 +248,13 @@ def _written(own: list[Own], assignment: Assignment, notes: list[str]) -> Iterat
 
 
 def _ask(
-    student: Student, own: list[Own], assignment: Assignment, seed: int, files: Path
+    student: Student, own: list[Own], assignment: Assignment, seed: int
 ) -> list[dict[str, Any]]:
+    def read_weights(path: str = "weights.npz") -> tuple[list[str], list[np.ndarray]]:
+        return unpack_weights(student.files.get(path), path)
+
     names = Submission([]).tests_namespace()  # shared by the tests, as in the notebook
-    names |= {"read_weights": lambda path: read_weights(files / Path(path).name)}
+    names |= {"read_weights": read_weights}
     results = []
     for test in assignment.tests:
         start = time.monotonic()

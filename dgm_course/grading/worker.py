@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.random  # NumPy would do so when it is needed first: again in every question
 
+from dgm_course.grading.answers import Answers, CheckFailed, Handle, NotAnswered
 from dgm_course.grading.protocol import ProtocolError, Reference, pack, read_frame
 
 Read = Callable[[int], bytes]
@@ -118,8 +120,6 @@ def _answer(
     question: dict[str, Any], page: types.ModuleType, read: Read, write: Callable[[bytes], None]
 ) -> None:
     """Run the cells, then answer calls until the grader ends the question."""
-    from dgm_course.grading.answers import Answers, CheckFailed, Handle, NotAnswered
-
     seconds = int(question["seconds"]) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     for name, data in question["files"]:

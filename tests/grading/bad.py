@@ -28,8 +28,10 @@ class Bad(NamedTuple):
     status: str
     note: str  # part of a note or of a test's message
     make: Callable[[Path], object]
+    seconds: float = 60  # of a question: nothing but what must time out comes near
 
 
+ENDLESS = 4  # seconds for those that never end by themselves; right questions take 0.02
 WRONG = "def softmax(x):\n    return x\n"
 
 
@@ -376,8 +378,12 @@ HARMING = {
         "needs a look",
         task_1("import os\nos.kill(os.getppid(), 9)\nif True:\n" + SLEEP),
     ),
-    "infinite loop": Bad(5, "crashed", "too long", task_1("def softmax(x):\n    while True: pass")),
-    "infinite loop in a cell": Bad(5, "crashed", "needs a look", task_1("while True: pass")),
+    "infinite loop": Bad(
+        5, "crashed", "too long", task_1("def softmax(x):\n    while True: pass"), ENDLESS
+    ),
+    "infinite loop in a cell": Bad(
+        5, "crashed", "needs a look", task_1("while True: pass"), ENDLESS
+    ),
     "ignores signals": Bad(
         5,
         "crashed",
@@ -387,6 +393,7 @@ HARMING = {
             "        signal.signal(s, signal.SIG_IGN)\n    except (OSError, ValueError): pass\n"
             "def softmax(x):\n    while True: pass"
         ),
+        ENDLESS,
     ),
     "infinite recursion": Bad(
         5, "failed", "RecursionError", task_1("def softmax(x):\n    return softmax(x)")
@@ -429,6 +436,7 @@ HARMING = {
         "crashed",
         "too long",
         task_1(FORK.format("try: os.fork()\n        except OSError: pass")),
+        ENDLESS,
     ),
     "thread bomb": Bad(
         5,
@@ -492,6 +500,7 @@ HARMING = {
         "crashed",
         "",
         saved(submission(answer_3="def bisect(f, a, b):\n    while True: f(0.0)")),
+        ENDLESS,
     ),
     "calls back with rubbish": Bad(
         5,
