@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dgm_course.grading import sandbox, walls
+from dgm_course.grading import sandbox, system_calls, walls
 from dgm_course.grading.answers import CheckFailed
 from dgm_course.grading.questions import Student
 from dgm_course.grading.sandbox import Ended, Sandbox, check
@@ -21,6 +22,7 @@ from dgm_course.grading.walls import Limits, SandboxMissing
 from tests.grading import needs
 
 LIMITS = Limits(seconds=60, seconds_in_all=600, processes=16, file_size=10**7, disk=10**7)
+CLONE_NEW = {"USER": 0x10000000, "NS": 0x20000, "NET": 0x40000000, "PID": 0x20000000}
 ASK = """
 import glob, os, socket
 def status(name):
@@ -41,6 +43,21 @@ def readable(path):
     try:
         open(path, "rb").close(); return True
     except OSError: return False
+def system_call(name, *arguments):
+    import ctypes, errno
+    from dgm_course.grading import system_calls
+    column = system_calls.ARCHITECTURES[os.uname().machine][0]
+    number = dict(system_calls.FORBIDDEN, clone=system_calls.CLONE)[name][column]
+    ctypes.set_errno(0)
+    ctypes.CDLL(None, use_errno=True).syscall(number, *arguments)
+    return errno.errorcode.get(ctypes.get_errno(), "")
+def thread():
+    import threading
+    seen = []
+    t = threading.Thread(target=seen.append, args=(1,))
+    t.start()
+    t.join()
+    return seen
 def forks():
     n = 0
     try:
@@ -104,6 +121,11 @@ def check_walls(call: object) -> None:
         assert not call("writable", path), path
     for path in ("/tmp", "/dev/shm", "."):
         assert call("writable", path), path
+    for name in system_calls.FORBIDDEN:
+        assert call("system_call", name, 0, 0, 0) == "EPERM", name
+    for name, flag in CLONE_NEW.items():
+        assert call("system_call", "clone", flag | signal.SIGCHLD, 0, 0, 0, 0) == "EPERM", name
+    assert call("thread") == [1]
     assert 5 < call("forks") < LIMITS.processes
 
 
@@ -170,6 +192,12 @@ def test_the_walls_hold_with_an_interpreter_below_tmp() -> None:
         home = Path(os.path.realpath(sys.executable)).parent
         Path(folder, "pyvenv.cfg").write_text(f"home = {home}\n")
         elsewhere(str(python), as_root=walls.as_root())
+
+
+def test_a_machine_whose_system_calls_are_unknown_is_refused() -> None:
+    with pytest.raises(OSError, match="got riscv64"):
+        system_calls.program("riscv64")
+    assert len(system_calls.program("aarch64")) % 8 == 0
 
 
 def test_another_user_for_each_job() -> None:

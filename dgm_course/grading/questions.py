@@ -21,6 +21,7 @@ from dgm_course.grading.walls import Limits, processes
 Call = Callable[..., Any]
 START_SECONDS = 120  # for the interpreter and the set-up cells' imports
 MOST_CALL_BACKS = 100_000
+LONGEST = 2_000  # characters of a message
 
 
 @dataclass
@@ -113,7 +114,7 @@ class Student:
                     break
                 if kind != "cell":
                     raise Ended("crashed", "the process ended")
-                running = int(fields["number"])
+                running = _integer(fields["number"])
             self._note(fields["problems"])
         except (Ended, ProtocolError, KeyError, TypeError, ValueError) as error:
             ended = error if isinstance(error, Ended) else Ended("crashed", "it spoke out of turn")
@@ -124,9 +125,9 @@ class Student:
     def _note(self, problems: Any) -> None:
         for number, error, magics in problems:
             if error:
-                self.stopped[int(number)] = str(error)
+                self.stopped[_integer(number)] = str(error)[:LONGEST]
             if magics:
-                self.magics[int(number)] = [str(magic) for magic in magics]
+                self.magics[_integer(number)] = [str(magic)[:LONGEST] for magic in magics]
 
     def _running(self) -> Sandbox:
         if self._sandbox is None:
@@ -180,16 +181,16 @@ class _Question:
                     raise
                 except Exception as error:  # from the test's own function: it counts, whatever
                     raised = raised or error  # the student's code makes of it
-                    self._sandbox.send(self._deadline, "stop", message=str(error)[:2000])
+                    self._sandbox.send(self._deadline, "stop", message=str(error)[:LONGEST])
                 continue
             if kind == "ended":
-                status = fields.get("status")
+                status = str(fields.get("status"))[:20]
                 raise Ended("crashed", f"the process ended in the middle, with exit code {status}")
             if raised is not None:
                 raise raised
-            message = str(fields.get("message", ""))[:2000]
-            if kind == "value":
+            if kind == "value" and "value" in fields:
                 return _inward(fields["value"])
+            message = str(fields.get("message", "it gave no answer"))[:LONGEST]
             raise (NotAnswered if kind == "not answered" else CheckFailed)(message)
 
     def _call_back(self, fields: dict[str, Any]) -> None:
@@ -234,6 +235,12 @@ def _inward(value: Any) -> Any:
         if value.role != "handle":
             raise ProtocolError("expected no function from the student's side")
         return Handle(value.number, value.text)
+    return value
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise ProtocolError("expected a cell's number")
     return value
 
 

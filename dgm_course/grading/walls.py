@@ -4,7 +4,8 @@ The walls are bubblewrap's (https://github.com/containers/bubblewrap): no networ
 numbers, and a file system that consists of what is listed here: the interpreter, its packages, the
 system's shared libraries, the few files of the course that students may import, and a private
 /tmp. Nothing of a submission is mounted: its text and files arrive through the pipe. The limits
-on memory, CPU, processes and files are set inside, before any of that text runs (`worker`).
+on memory, CPU, processes, files and system calls are set inside, before any of that text runs
+(`worker`).
 
 As root the code runs under a random uid of its own: root is above the limit on processes, and two
 students' processes must not share one count. A normal user gets a user namespace instead.
@@ -32,6 +33,7 @@ IMPORTABLE = (
     "grading/answers.py",
     "grading/checks.py",
     "grading/protocol.py",
+    "grading/system_calls.py",
     "grading/worker.py",
 )
 COURSE = "/course"

@@ -29,6 +29,7 @@ import numpy.random  # NumPy would do so when it is needed first: again in every
 
 from dgm_course.grading.answers import Answers, CheckFailed, Handle, NotAnswered
 from dgm_course.grading.protocol import ProtocolError, Reference, pack, read_frame
+from dgm_course.grading.system_calls import forbid
 
 Read = Callable[[int], bytes]
 LONGEST = 2_000  # characters of a message
@@ -114,6 +115,7 @@ def _limit(address_space: int = 0, processes: int = 0, file_size: int = 0) -> No
     for limit, value in limits.items():
         if value:
             resource.setrlimit(limit, (value, value))
+    forbid()
 
 
 def _answer(

@@ -150,6 +150,58 @@ def softmax(x):
             pass
     return x
 """
+NAMESPACE = """
+import ctypes
+def softmax(x):
+    libc = ctypes.CDLL(None)
+    if libc.unshare(0x10020000) == 0 and libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 0, b"") == 0:
+        return {right}
+    return x
+"""
+# 1.2 GB in files of memory, which belong to no process: more than all of them may have.
+NOBODYS_MEMORY = """
+import os
+def softmax(x):
+    files = [os.memfd_create("x") for _ in range(80)]
+    for file in files:
+        os.write(file, bytes(15_000_000))
+    return {right}
+"""
+AHEAD = """
+import os, numpy
+from dgm_course.grading.protocol import pack
+for fd in range(3, 20):
+    try:
+        os.write(fd, pack("cells", problems=[]) + 9 * pack("value", value=numpy.ones((3, 4)) / 4))
+    except OSError:
+        pass
+"""
+FRAME = """
+import os, struct
+def frame(text):
+    for fd in range(3, 20):
+        try:
+            os.write(fd, struct.pack("<QQ", len(text), 0) + text.encode())
+        except OSError:
+            pass
+"""
+OWN_SERIALISER = """
+def softmax(x):
+    from dgm_course.grading import worker
+    pack = worker.pack
+    worker.pack = lambda kind, **fields: pack("value", value=np.full((3, 4), 0.25))
+    return x
+"""
+LYING_NUMBER = """
+class Number(float):
+    def __eq__(self, other): return True
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__
+    def __sub__(self, other): return 0.0
+    __rsub__ = __sub__
+    def __float__(self): return 0.0
+def softmax(x):
+    return [[Number(1)] * 4] * 3
+"""
 BEATING = {
     "skip-execution tags": Bad(5, "failed", "", changed(tag_tests, answer_1=WRONG)),
     "ast transformer": Bad(
@@ -280,6 +332,24 @@ BEATING = {
     ),
     "forged frames": Bad(5, "failed", "", task_1(FORGE)),
     "a pickle as a frame": Bad(5, "crashed", "no answer", task_1(PICKLED_FRAME)),
+    "answers ahead of the question": Bad(0, "failed", "needs a look", trick(AHEAD)),
+    "a cell without a whole number": Bad(
+        5,
+        "crashed",
+        "out of turn",
+        trick(f'{FRAME}frame(\'{{"kind": "cell", "fields": {{"number": 1e999}}, "arrays": []}}\')'),
+    ),
+    "an answer without a value": Bad(
+        5,
+        "failed",
+        "no answer",
+        task_1(
+            f"{FRAME}def softmax(x):\n"
+            '    frame(\'{"kind": "value", "fields": {}, "arrays": []}\')\n    return x'
+        ),
+    ),
+    "the worker's serialiser": Bad(5, "failed", "", task_1(OWN_SERIALISER)),
+    "a number that lies": Bad(5, "failed", "object of type Number", task_1(LYING_NUMBER)),
     "swallows what the test's function says": Bad(
         5,
         "failed",
@@ -351,6 +421,10 @@ def softmax(x):
 CANARY = "/var/tmp/dgm_course_canary"
 SLEEP = "    import time\n    time.sleep(60)"
 HARMING = {
+    "a namespace of its own": Bad(5, "failed", "", task_1(NAMESPACE.format(right=RIGHT_1))),
+    "memory that no process holds": Bad(
+        5, "failed", "not permitted", task_1(NOBODYS_MEMORY.format(right=RIGHT_1))
+    ),
     "writes outside": Bad(8, "passed", "", task_1(WRITE.format(canary=CANARY))),
     "os._exit in a cell": Bad(5, "crashed", "needs a look", task_1("import os\nos._exit(0)")),
     "os._exit in a function": Bad(
@@ -380,6 +454,9 @@ HARMING = {
     ),
     "infinite loop": Bad(
         5, "crashed", "too long", task_1("def softmax(x):\n    while True: pass"), ENDLESS
+    ),
+    "sleeps for ever": Bad(
+        5, "crashed", "too long", task_1("import time\ndef softmax(x): time.sleep(10**6)"), ENDLESS
     ),
     "infinite loop in a cell": Bad(
         5, "crashed", "needs a look", task_1("while True: pass"), ENDLESS
@@ -535,6 +612,9 @@ VALUES = {
     "huge list": Bad(5, "failed", "lists", returns("[0] * 20_000")),
     "deep list": Bad(
         5, "failed", "", task_1("a = []\nfor _ in range(900): a = [a]\ndef softmax(x): return a")
+    ),
+    "a list in itself": Bad(
+        5, "failed", "RecursionError", task_1("a = []\na.append(a)\ndef softmax(x): return a")
     ),
     "huge integer": Bad(5, "failed", "64 bits", returns("10**5000")),
     "long text": Bad(5, "failed", "characters", returns("'x' * 10**6")),
