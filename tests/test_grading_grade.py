@@ -113,10 +113,12 @@ def test_each_run_draws_other_inputs_and_the_same_seed_the_same() -> None:
         with draws(seed):
             drawn.append([np.random.default_rng(number).random() for number in (0, 5)])
             generator = np.random.default_rng()
+            drawn[-1] += [generator.random(), np.random.default_rng(seed=np.int64(5)).random()]
             assert np.random.default_rng(generator) is generator  # as libraries pass them on
     assert drawn[0] == drawn[1]
-    assert drawn[0][0] != drawn[0][1]
-    assert drawn[0] != drawn[2]
+    assert len({*drawn[0]}) == 3
+    assert drawn[0][1] == drawn[0][3]
+    assert not {*drawn[0]} & {*drawn[2]}
     assert np.random.default_rng(0).random() == np.random.Generator(np.random.PCG64(0)).random()
 
 

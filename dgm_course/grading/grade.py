@@ -281,15 +281,18 @@ def _ask(
 
 
 @contextlib.contextmanager
-def draws(seed: int) -> Iterator[None]:
-    """NumPy's generators that tests make from a number are made from the run's seed and it.
+def draws(run: int) -> Iterator[None]:
+    """NumPy's generators that tests make from a number or nothing are made from the run's seed too.
 
-    So the inputs of a released test, whose numbers students can read, are others in each run.
+    So the inputs of a released test, whose numbers students can read, are others in each run, and
+    those of a test that gives no number are the same whenever the run is repeated.
     """
     make = np.random.default_rng
 
-    def make_for_this_run(number: Any = None) -> np.random.Generator:
-        return make([seed, number] if isinstance(number, int) else number)
+    def make_for_this_run(seed: Any = None) -> np.random.Generator:
+        if seed is None:
+            return make([run, 2**32])  # no number that a test would give
+        return make([run, seed] if isinstance(seed, int | np.integer) else seed)
 
     np.random.default_rng = make_for_this_run  # type: ignore[assignment]
     try:
