@@ -65,9 +65,9 @@ class Batch:
         """Grade these, ``jobs`` at a time; the status of each as it ends."""
         # A server that has imported everything and runs no thread forks each process.
         context = multiprocessing.get_context("forkserver")
-        modules = ["__main__", "dgm_course.grading.grade", "dgm_course.data"]
+        modules = ["__main__", "dgm_course.grading.grade"]
         if any("digits(" in test.source for test in self.assignment.tests):
-            modules.append("sklearn.datasets")  # where `digits` finds them: seconds of each process
+            modules += ["dgm_course.data", "sklearn.datasets"]  # seconds of each process
         context.set_forkserver_preload(modules)
         todo = list(reversed(entries))
         running: dict[int, tuple[Any, Entry, float]] = {}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from html import escape
 
+from dgm_course.grading.grade import CRASHED, LOOK
 from dgm_course.grading.report import Grade, Result, key_of, printable
 
 PAGE = """<!DOCTYPE html>
@@ -124,12 +125,11 @@ def class_report(made: list[Grade], results: list[Result], others: list[str]) ->
 
 def reasons(result: Result) -> list[str]:
     """Why a person should look at a submission."""
-    ended = ("crashed", "timed out", "over the limit", "not run")
-    why = [note for note in result["notes"] if "needs a look" in note]
+    why = [note for note in result["notes"] if LOOK in note]
     why += [
         f"{t['title']}: {t['status']}: {t['message']}"
         for t in result["tests"]
-        if (t["status"] in ended and result["status"] != "unreadable")
+        if (t["status"] in CRASHED and result["status"] != "unreadable")
         or t["message"].startswith("the test stopped")
     ]
     return why
