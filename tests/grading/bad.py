@@ -152,11 +152,8 @@ def softmax(x):
 """
 NAMESPACE = """
 import ctypes
-def softmax(x):
-    libc = ctypes.CDLL(None)
-    if libc.unshare(0x10020000) == 0 and libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 0, b"") == 0:
-        return {right}
-    return x
+libc = ctypes.CDLL(None)
+mounted = libc.unshare(0x10020000) == 0 == libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 0, b"")
 """
 # 1.2 GB in files of memory, which belong to no process: more than all of them may have.
 NOBODYS_MEMORY = """
@@ -421,7 +418,7 @@ def softmax(x):
 CANARY = "/var/tmp/dgm_course_canary"
 SLEEP = "    import time\n    time.sleep(60)"
 HARMING = {
-    "a namespace of its own": Bad(5, "failed", "", task_1(NAMESPACE.format(right=RIGHT_1))),
+    "a namespace of its own": Bad(5, "failed", "", right_if("mounted", NAMESPACE)),
     "memory that no process holds": Bad(
         5, "failed", "not permitted", task_1(NOBODYS_MEMORY.format(right=RIGHT_1))
     ),
