@@ -291,10 +291,10 @@ def draws(run: int) -> Iterator[None]:
 
     def make_for_this_run(seed: Any = None) -> np.random.Generator:
         if seed is None:
-            return make([run, 2**32])  # no number that a test would give
-        return make([run, seed] if isinstance(seed, int | np.integer) else seed)
+            seed = 2**32  # no number that a test would give
+        return make([run, int(seed)]) if isinstance(seed, int | np.integer) else make(seed)
 
-    np.random.default_rng = make_for_this_run  # type: ignore[assignment]
+    np.random.default_rng = make_for_this_run
     try:
         yield
     finally:
