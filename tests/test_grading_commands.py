@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +87,13 @@ def test_without_a_sandbox_grading_refuses(
     assert refused.exit_code == 1
     assert "apt-get install bubblewrap" in refused.output
     assert not (tmp_path / "out" / "results").exists()
+
+
+def test_on_another_system_grading_refuses(dgm: Dgm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    refused = dgm("grade", "--unsafe")
+    assert refused.exit_code == 1
+    assert "on Linux" in refused.output
 
 
 def test_unsafe_says_so_in_every_result(

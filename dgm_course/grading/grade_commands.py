@@ -66,7 +66,11 @@ def grade(
     """
     from tqdm import tqdm
 
-    from dgm_course.grading import batch, sandbox, walls
+    from dgm_course.grading import walls
+
+    if sys.platform != "linux":
+        raise click.ClickException(walls.MISSING)
+    from dgm_course.grading import batch, sandbox
     from dgm_course.grading.grade import Assignment
     from dgm_course.grading.submissions import find
 
