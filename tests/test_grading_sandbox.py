@@ -260,6 +260,19 @@ def test_each_question_finds_a_fresh_process_and_an_empty_folder() -> None:
     assert answers == [[[1, 2, 1], [2, 3, 1]]] * 3
 
 
+def test_a_folder_that_cannot_be_removed_is_not_found_by_the_next_question() -> None:
+    needs.sandbox()
+    code = "import os\ndef f():\n    found = os.listdir('/tmp')\n    os.makedirs('/tmp/kept/it')\n"
+    code += "    os.chmod('/tmp/kept', 0)\n    return found"
+    student = Student([], {}, 0, LIMITS)
+    found: list[str] = []
+    for _ in range(2):
+        student.ask({1: code}, lambda call: found.extend(call("f")))
+    student.close()
+    assert len(found) == 2  # each question's own folder
+    assert "kept" not in found
+
+
 def test_the_same_seed_draws_the_same() -> None:
     needs.sandbox()
     code = "import random\nimport numpy as np\ndef f(): return [random.random(), np.random.rand()]"

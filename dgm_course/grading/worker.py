@@ -85,8 +85,8 @@ def main() -> None:
         except ProcessLookupError:
             pass
         shutil.rmtree(folder, ignore_errors=True)
-        if walled:
-            _empty("/tmp", "/dev/shm")
+        if walled and not _empty("/tmp", "/dev/shm"):
+            os._exit(1)  # the next question gets a new sandbox
         write(pack("ended", status=status))
 
 
@@ -94,13 +94,15 @@ def text(array: np.ndarray) -> str:
     return array.tobytes().decode(errors="replace")
 
 
-def _empty(*folders: str) -> None:
+def _empty(*folders: str) -> bool:
+    """Remove everything in these folders; whether nothing is left."""
     for folder in folders:
         for entry in os.scandir(folder):
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
             else:
                 os.unlink(entry.path)
+    return not any(os.listdir(folder) for folder in folders)
 
 
 def _limit(address_space: int = 0, processes: int = 0, file_size: int = 0) -> None:
