@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -65,7 +66,9 @@ class Batch:
         """Grade these, ``jobs`` at a time; the status of each as it ends."""
         # A server that has imported everything and runs no thread forks each process.
         context = multiprocessing.get_context("forkserver")
-        modules = ["__main__", "dgm_course.grading.grade"]
+        # Each process imports the main module again, by its name or through the command's script.
+        main = getattr(sys.modules["__main__"], "__spec__", None)
+        modules = ["dgm_course.grading.batch", main.name if main else "dgm_course.cli"]
         if any("digits(" in test.source for test in self.assignment.tests):
             modules += ["dgm_course.data", "sklearn.datasets"]  # seconds of each process
         context.set_forkserver_preload(modules)
