@@ -23,6 +23,7 @@ import click
 
 import dgm_course
 from dgm_course.grading.commands import assignment
+from dgm_course.grading.grade_commands import grade, report
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -37,6 +38,8 @@ def main() -> None:
 
 
 main.add_command(assignment)
+assignment.add_command(grade)
+assignment.add_command(report)
 
 
 # --- the notebooks --------------------------------------------------------------------------
