@@ -40,6 +40,8 @@ def main() -> None:
 
 
 main.add_command(assignment)
+assignment.add_command(grade)
+assignment.add_command(report)
 
 
 # --- the notebooks --------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,28 @@ def test_nothing_in_a_file_of_weights_is_executed(tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="to hold arrays of numbers"):
         read_weights(tmp_path / "weights.npz")
     assert not hasattr(Trap, "sprung")
+
+
+def test_a_damaged_file_of_weights_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.npz"
+    np.savez_compressed(path, w=np.arange(1000.0))
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, len(damaged), 3):
+            damaged[at] = rng.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            read_weights(path)
+        except CheckFailed:
+            refused += 1
+    assert refused > 200
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("w.txt", "no array")
+    with pytest.raises(CheckFailed, match="numbers"):
+        read_weights(path)
 
 
 def test_a_file_of_weights_that_unpacks_too_far_is_not_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
@@ -132,6 +133,23 @@ def test_band_is_drawn_once(ax):
     plots.band(ax, -1, 0, label="low")
     plots.band(ax, -1, 0, label="low")
     assert len(ax.patches) == 1
+
+
+def test_stamped_texts_look_as_matplotlib_sets_them(ax):
+    plots.line(ax, [0, 1], [0, 1], label=r"$\alpha_0$ and words")
+    plots.legend(ax)
+    ax.set(title=r"$\log p(x)$, ü", xlabel="x", ylabel="upwards")
+    ax.text(0.5, 0.5, "aslant", rotation=30, color="#0072B2", alpha=0.5)
+    ax.text(0.95, 0.2, "cut off at the right", clip_on=True)
+    for _ in range(2):  # set, then stamped
+        stamped = Image.open(io.BytesIO(plots.to_png(ax.figure))).convert("RGB")
+        canvas = FigureCanvasAgg(ax.figure)
+        canvas.draw()
+        expected = np.asarray(canvas.buffer_rgba())[..., :3]
+        assert np.abs(np.asarray(stamped).astype(int) - expected).max() <= 16  # of 255
+    ax.set_title("another")
+    changed = Image.open(io.BytesIO(plots.to_png(ax.figure))).convert("RGB")
+    assert np.abs(np.asarray(changed).astype(int) - np.asarray(stamped)).max() > 100
 
 
 def test_png_has_the_size_that_was_asked_for():

@@ -10,6 +10,8 @@ else crosses:
 - a function of the test, as an argument: the answer gets a function from tensors to tensors that
   calls back.
 
+An assignment that never imports PyTorch does without it: its answers get and return NumPy arrays.
+
 What a test may do with a module besides calling it has names that no Python function can have:
 
 - ``call("module.parameters", handle)``: the trained parameters' values, in their order;
@@ -20,17 +22,20 @@ What a test may do with a module besides calling it has names that no Python fun
 
 from __future__ import annotations
 
+import io
 import random
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 MAX_BYTES = 2_000_000  # of weights.npz, and of what it unpacks to
 
@@ -76,7 +81,7 @@ class Answers:
         function = self._find(target)
         given = [self._to_answer(argument) for argument in arguments]
         try:
-            with self._own_streams(), torch.no_grad():
+            with self._own_streams(), torch.no_grad() if (torch := _torch()) else nullcontext():
                 result = function(*given)
         except CheckFailed:
             raise  # from a test's own function, called back
@@ -90,7 +95,7 @@ class Answers:
     def _find(self, target: str | Handle) -> Callable[..., Any]:
         if isinstance(target, Handle):
             thing = self._objects[target.number]
-            if isinstance(thing, nn.Module):
+            if _is_module(thing):
                 thing.eval()
         elif target in _OPERATIONS:
             return _OPERATIONS[target]
@@ -119,7 +124,8 @@ class Answers:
     def _to_answer(self, value: Any) -> Any:
         """A test's value as the answer sees it: arrays become tensors, copied."""
         if isinstance(value, np.ndarray | np.generic):
-            return torch.from_numpy(np.array(value))
+            copy = np.array(value)
+            return torch.from_numpy(copy) if (torch := _torch()) else copy
         if isinstance(value, Handle):
             return self._objects[value.number]
         if isinstance(value, list | tuple):
@@ -137,7 +143,7 @@ class Answers:
 
     def _to_test(self, value: Any, what: str) -> Any:
         """An answer's value as the test sees it: tensors become arrays, objects handles."""
-        if isinstance(value, Tensor):
+        if (torch := _torch()) and isinstance(value, torch.Tensor):
             try:
                 value = value.detach().cpu().numpy()
             except (TypeError, RuntimeError) as error:  # sparse, bfloat16, quantised
@@ -150,12 +156,21 @@ class Answers:
             return value
         if isinstance(value, list | tuple):
             return [self._to_test(item, what) for item in value]
-        if isinstance(value, nn.Module) or callable(value):
+        if callable(value):
             self._objects.append(value)
             return Handle(len(self._objects) - 1, _kind(value))
         raise CheckFailed(
             f"expected a tensor, a number, a list or a module from {what}, got {_kind(value)}"
         )
+
+
+def _torch() -> Any:
+    """PyTorch, if the answers have imported it."""
+    return sys.modules.get("torch")
+
+
+def _is_module(value: Any) -> bool:
+    return bool(torch := _torch()) and isinstance(value, torch.nn.Module)
 
 
 def _kind(value: Any) -> str:
@@ -179,20 +194,22 @@ def _written(target: str | Handle, arguments: tuple[Any, ...]) -> str:
 
 
 def _get_streams() -> tuple[Any, ...]:
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    of_torch = torch.get_rng_state() if (torch := _torch()) else None
+    return random.getstate(), np.random.get_state(), of_torch  # noqa: NPY002
 
 
 def _set_streams(streams: tuple[Any, ...]) -> None:
     random.setstate(streams[0])
     np.random.set_state(streams[1])  # noqa: NPY002
-    torch.set_rng_state(streams[2])
+    if streams[2] is not None:
+        _torch().set_rng_state(streams[2])
 
 
 # --- what a test may do with a module -------------------------------------------------------
 
 
 def _trained(module: Any) -> list[nn.Parameter]:
-    if not isinstance(module, nn.Module):
+    if not _is_module(module):
         raise CheckFailed(f"expected an nn.Module, got {_kind(module)}")
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
@@ -214,7 +231,8 @@ def _load(module: Any, names: list[str], values: list[Tensor]) -> None:
 def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
-    torch.manual_seed(seed)
+    if torch := _torch():
+        torch.manual_seed(seed)
 
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -249,20 +267,31 @@ def read_weights(path: str | Path = "weights.npz") -> tuple[list[str], list[np.n
     """
     path = Path(path)
     if not path.is_file():
-        raise NotAnswered(f"there is no {path.name} beside the notebook yet: train, then save")
+        return unpack_weights(None, path.name)
     if (size := path.stat().st_size) > MAX_BYTES:
         raise CheckFailed(f"expected {path.name} of at most {MAX_BYTES} bytes, got {size}")
+    return unpack_weights(path.read_bytes(), path.name)
+
+
+def unpack_weights(data: bytes | None, name: str) -> tuple[list[str], list[np.ndarray]]:
+    """As `read_weights`, from the contents of the file ``name``; None if there is no such file."""
+    if data is None:
+        raise NotAnswered(f"there is no {name} beside the notebook yet: train, then save")
+    if len(data) > MAX_BYTES:
+        raise CheckFailed(f"expected {name} of at most {MAX_BYTES} bytes, got {len(data)}")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         # Each array has a header of its own beside its numbers.
         if unpacked > 2 * MAX_BYTES:
-            raise CheckFailed(f"expected {path.name} to unpack to 2 MB, got {unpacked} bytes")
-        with np.load(path, allow_pickle=False) as file:
-            weights = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckFailed(f"expected {path.name} to hold arrays of numbers, got {error}") from error
-    for name, value in weights.items():
+            raise CheckFailed(f"expected {name} to unpack to 2 MB, got {unpacked} bytes")
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            weights = {key: np.asarray(file[key]) for key in file.files}
+    except CheckFailed:
+        raise
+    except Exception as error:  # damaged archives raise what they like
+        raise CheckFailed(f"expected {name} to hold arrays of numbers, got {error}") from error
+    for key, value in weights.items():
         if value.dtype.kind not in "biuf" or not np.isfinite(value).all():
-            raise CheckFailed(f"expected finite numbers in {path.name}, got others in {name}")
+            raise CheckFailed(f"expected finite numbers in {name}, got others in {key}")
     return list(weights), list(weights.values())

@@ -47,7 +47,7 @@ assignments_option = click.option(
 )
 
 
-def _source(folder: Path, name: str) -> Path:
+def find_source(folder: Path, name: str) -> Path:
     path = folder / name / "source" / f"{name}.ipynb"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*/source/*.ipynb"))) or "none"
@@ -137,7 +137,7 @@ def release(name: str, folder: Path) -> None:
     """Make the student's notebook of the assignment NAME from its source (extra teach)."""
     from dgm_course.grading import release as nbgrader
 
-    source = _source(folder, name)
+    source = find_source(folder, name)
     try:
         text = nbgrader.release(source)
     except ImportError as error:
@@ -159,5 +159,5 @@ def run(name: str, timeout: int, folder: Path) -> None:
     """Execute the source of the assignment NAME and store it cleaned (maintainers)."""
     from dgm_course.cli import run_one
 
-    outcome = run_one(_source(folder, name), Path("out"), None, True, timeout)
+    outcome = run_one(find_source(folder, name), Path("out"), None, True, timeout)
     sys.exit(int(outcome != "passed"))

@@ -227,11 +227,16 @@ class Submission:
 
     def tests_namespace(self) -> dict[str, Any]:
         """What a test cell can name: `call`, the checks, and what the set-up cell imports."""
-        from dgm_course.data import digits
-
         ours = {name: value for name, value in vars(checks).items() if not name.startswith("_")}
-        given = {"call": Answers(self.names), "digits": digits, "read_weights": read_weights}
+        given = {"call": Answers(self.names), "digits": _digits, "read_weights": read_weights}
         return ours | given | {"__name__": "tests"}
+
+
+def _digits(split: str = "train") -> Any:
+    """`data.digits`, which imports PyTorch: not every assignment needs it."""
+    from dgm_course.data import digits
+
+    return digits(split)
 
 
 def run_test(cell: Cell, names: dict[str, Any]) -> Result:

@@ -1,0 +1,212 @@
+"""From the results of many submissions to grades: one row a student, as nbgrader exports them.
+
+What the course decides beyond the tests comes from one table, ``--students FILE.csv``, with a row
+per student and any of these columns; the student_id ``*`` gives the rule for all, and
+``alice/second`` a row for one of alice's attempts:
+
+- last_name, first_name, email, duedate, timestamp: as nbgrader's; with both dates (ISO) the days
+  of delay are computed;
+- days_late: how late it came, if there are no dates; free_days: how many days cost nothing;
+  penalty_per_day: points for each further day or part of one;
+- keep: which of several attempts counts, "best" (the default) or "last" (by name);
+- override: the score instead of all this, with its reason in the column reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+# nbgrader 0.9.6, plugins/export.py
+COLUMNS = (
+    "assignment,duedate,timestamp,student_id,last_name,first_name,email,"
+    "raw_score,late_submission_penalty,score,max_score"
+).split(",")
+RULES = "days_late,free_days,penalty_per_day,keep,override,reason".split(",")
+Result = dict[str, Any]
+Rows = Mapping[str, Mapping[str, str]]
+
+
+@dataclass
+class Grade:
+    """A student's grade, the attempt that it rests on (None: nothing was handed in), and why."""
+
+    student: str
+    result: Result | None
+    by_hand: float
+    penalty: float
+    score: float
+    out_of: float
+    about: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def raw(self) -> float:
+        return (self.result["points"] if self.result else 0.0) + self.by_hand
+
+
+def load_results(out: Path) -> list[Result]:
+    """All results, by student and attempt."""
+    results = [json.loads(path.read_text()) for path in sorted((out / "results").glob("*.json"))]
+    return sorted(results, key=lambda result: (result["student"], result["attempt"]))
+
+
+def read_students(path: Path) -> dict[str, dict[str, str]]:
+    """The table of students, by their ids.
+
+    Raises:
+        ValueError: if a column is unknown, a row is double, a number is none, or an override has
+            no reason.
+    """
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        rows: dict[str, dict[str, str]] = {}
+        known = {*COLUMNS, *RULES}
+        if unknown := ", ".join(sorted(set(reader.fieldnames or ["no column"]) - known)):
+            raise ValueError(f"{path}: expected columns of {sorted(known)}, got {unknown}")
+        for row in reader:
+            filled = {key: (value or "").strip() for key, value in row.items() if value}
+            student = filled.pop("student_id", "")
+            if not student or student in rows:
+                raise ValueError(f"{path}: expected each student_id once, got {student!r} again")
+            rows[student] = filled
+    for student, row in rows.items():
+        if row.get("override") and not row.get("reason"):
+            raise ValueError(f"{path}: the override of {student} needs a reason")
+        if row.get("keep", "best") not in ("best", "last"):
+            raise ValueError(f"{path}: expected keep to be best or last, got {row['keep']!r}")
+        for name in ("days_late", "free_days", "penalty_per_day", "override"):
+            number(row.get(name, ""), f"{path}: {name} of {student}")
+        for name in {"duedate", "timestamp"} & {*row}:
+            _date(row[name])
+    return rows
+
+
+def number(text: str, what: str) -> float:
+    """A number of a table, 0 where it is empty.
+
+    Raises:
+        ValueError: if it is none, negative or not finite.
+    """
+    try:
+        value = float(text or 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value < math.inf:
+        raise ValueError(f"expected {what} to be a number from 0, got {text!r}")
+    return value
+
+
+def grades(
+    results: list[Result], rows: Rows, by_hand: Mapping[tuple[str, str], float]
+) -> list[Grade]:
+    """One grade a student: of those with a result, and of those in the table without one.
+
+    Args:
+        rows: of `read_students`.
+        by_hand: points of written answers, by file name of the submission and grade id.
+    """
+    attempts = defaultdict(list)
+    for result in results:
+        attempts[result["student"]].append(result)
+    listed = {student.partition("/")[0] for student in rows} - {"*"}
+    made = []
+    for student in sorted({*attempts, *listed}):
+        graded = [_grade(student, result, rows, by_hand) for result in attempts[student]]
+        rule = {**rows.get("*", {}), **rows.get(student, {})}
+        if not graded:
+            out_of = max((r["out_of"] + r["out_of_by_hand"] for r in results), default=0.0)
+            graded = [Grade(student, None, 0.0, 0.0, 0.0, out_of, rule, ["nothing handed in"])]
+        # Of equal attempts the later one, as it is what the student meant in the end.
+        last = rule.get("keep", "best") == "last"
+        best = graded[-1] if last else max(reversed(graded), key=lambda g: g.score)
+        if len(graded) > 1:
+            which = best.result["attempt"] if best.result else ""
+            best.remarks.append(f"{'last' if last else 'best'} of {len(graded)} attempts: {which}")
+        if rule.get("override"):
+            best.remarks.append(f"override of {best.score:g}: {rule['reason']}")
+            best.score = float(rule["override"])
+        made.append(best)
+    return made
+
+
+def _grade(
+    student: str, result: Result, rows: Rows, by_hand: Mapping[tuple[str, str], float]
+) -> Grade:
+    keys = ("*", student, f"{student}/{result['attempt']}")
+    rule = {name: text for key in keys for name, text in rows.get(key, {}).items()}
+    remarks = []
+    scores = [by_hand.get((key_of(result), task["id"])) for task in result["written"]]
+    missing = sum(
+        s is None and not w["empty"] for s, w in zip(scores, result["written"], strict=True)
+    )
+    if missing:
+        remarks.append(f"{missing} written answers not graded yet")
+    hand = sum(score or 0.0 for score in scores)
+    days = _days_late(rule)
+    free = float(rule.get("free_days") or 0)
+    raw = result["points"] + hand
+    penalty = min(raw, math.ceil(max(0.0, days - free)) * float(rule.get("penalty_per_day") or 0))
+    if days > 0:
+        remarks.append(f"{days:g} days late, {free:g} free: {penalty:g} points less")
+    out_of = result["out_of"] + result["out_of_by_hand"]
+    return Grade(student, result, hand, penalty, raw - penalty, out_of, rule, remarks)
+
+
+def _days_late(rule: Mapping[str, str]) -> float:
+    if rule.get("duedate") and rule.get("timestamp") and not rule.get("days_late"):
+        due, came = (_date(rule[name]) for name in ("duedate", "timestamp"))
+        return max(0.0, (came - due).total_seconds() / 86400)
+    return float(rule.get("days_late") or 0)
+
+
+def _date(text: str) -> datetime:
+    date = datetime.fromisoformat(text)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def key_of(result: Result) -> str:
+    """A submission's name in tables: the student, and the attempt if there are several."""
+    attempt = f"/{result['attempt']}" if result["attempt"] else ""
+    return harmless(result["student"] + attempt)
+
+
+def grades_csv(made: list[Grade], assignment: str) -> str:
+    """The table that `nbgrader export` writes."""
+    rows = []
+    for grade in made:
+        numbers = (grade.raw, grade.penalty, grade.score, grade.out_of)
+        row = dict(zip(COLUMNS[-4:], (str(float(n)) for n in numbers), strict=True))
+        row |= {"assignment": assignment, "student_id": grade.student}
+        rows.append({name: grade.about.get(name, "") for name in COLUMNS} | row)
+    return table(COLUMNS, rows)
+
+
+def table(columns: list[str], rows: list[dict[str, str]]) -> str:
+    """A CSV file in which no cell is a formula."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: harmless(row[name]) for name in columns} for row in rows)
+    return file.getvalue()
+
+
+def harmless(text: str) -> str:
+    """A cell that a spreadsheet takes for text."""
+    text = printable(text).replace("\n", " ")
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
+
+
+def printable(text: str) -> str:
+    """Text without what would steer a terminal or hide from a reader."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text.expandtabs(4)
+    )

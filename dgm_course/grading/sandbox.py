@@ -1,0 +1,222 @@
+"""A running process for a student's code: spoken to in frames, watched, and ended when told."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from dgm_course.grading.protocol import LENGTHS, lengths, pack, unpack
+from dgm_course.grading.walls import (
+    MISSING,
+    Limits,
+    SandboxMissing,
+    command,
+    environment,
+    python,
+)
+
+KEPT_OUTPUT = 4_000  # bytes of what a question printed
+
+
+class Ended(Exception):
+    """The student's process is gone, or had to go.
+
+    Args:
+        status: "crashed", "timed out" or "over the limit".
+        message: one sentence.
+    """
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+class Sandbox:
+    """A running process, spoken to in frames, each answer awaited up to a deadline.
+
+    Args:
+        unsafe: without walls, as a plain process of this user. The limits stay.
+
+    Raises:
+        SandboxMissing: if bubblewrap is not installed.
+    """
+
+    def __init__(self, limits: Limits, *, unsafe: bool = False) -> None:
+        course = str(Path(__file__).resolve().parent.parent.parent)
+        self.limits, self.printed, self._said = limits, 0, bytearray()
+        self._process = subprocess.Popen(
+            python(course) if unsafe else command(limits),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,  # no terminal to type into, and one group to end
+            env=environment(os.environ.get("TMPDIR", "/tmp")) if unsafe else {},
+        )
+        pipes = self._process.stdin, self._process.stdout, self._process.stderr
+        assert all(pipes)
+        self._to, self._from, self._err = (pipe.fileno() for pipe in pipes if pipe)
+        self._selector = selectors.DefaultSelector()
+        for fd in (self._to, self._from, self._err):
+            os.set_blocking(fd, False)
+        self._selector.register(self._err, selectors.EVENT_READ)
+        self._watched = 0.0
+
+    def send(self, deadline: float, kind: str, **fields: Any) -> None:
+        """Send a frame; the process must take it before ``deadline`` (of time.monotonic)."""
+        rest = memoryview(pack(kind, **fields))
+        while rest:
+            self._wait(self._to, selectors.EVENT_WRITE, deadline)
+            try:
+                rest = rest[os.write(self._to, rest) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                raise Ended("crashed", "the process ended" + self._last_words()) from None
+
+    def receive(self, deadline: float) -> tuple[str, dict[str, Any]]:
+        """The next frame.
+
+        Raises:
+            Ended: if the process ended, took too long or used too much.
+            ProtocolError: if what came is no frame.
+        """
+        header, data = lengths(self._read(LENGTHS.size, deadline))
+        return unpack(self._read(header, deadline), self._read(data, deadline))
+
+    def _read(self, n: int, deadline: float) -> bytes:
+        parts, missing = [], n
+        while missing:
+            self._wait(self._from, selectors.EVENT_READ, deadline)
+            try:
+                part = os.read(self._from, min(missing, 1 << 20))
+            except BlockingIOError:
+                continue
+            if not part:
+                raise Ended("crashed", "the process ended" + self._last_words())
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)
+
+    def _wait(self, fd: int, event: int, deadline: float) -> None:
+        """Until ``fd`` is ready; meanwhile take what is printed and look at the memory."""
+        self._selector.register(fd, event)
+        try:
+            while True:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Ended("timed out", "it took too long")
+                ready = {key.fd for key, _ in self._selector.select(min(left, 0.25))}
+                if time.monotonic() - self._watched > 0.25:
+                    self._watched = time.monotonic()
+                    self._look_at_memory()
+                if self._err in ready:
+                    self._take_output()
+                if fd in ready:
+                    return
+        finally:
+            self._selector.unregister(fd)
+
+    def _take_output(self) -> None:
+        try:
+            part = os.read(self._err, 1 << 20)
+        except BlockingIOError:
+            return
+        if not part:
+            self._selector.unregister(self._err)
+        self.printed += len(part)
+        self._said += part[: max(0, KEPT_OUTPUT - len(self._said))]
+        if self.printed > self.limits.output:
+            raise Ended("over the limit", f"it printed over {self.limits.output} bytes")
+
+    def _look_at_memory(self) -> None:
+        used = sum(_resident(pid) for pid in _family(self._process.pid))
+        if used > self.limits.memory:
+            raise Ended("over the limit", f"it took over {self.limits.memory} bytes of memory")
+
+    def _last_words(self) -> str:
+        if self._err in self._selector.get_map():
+            self._take_output()
+        said = self.said().strip()
+        return f"; it said: {said[-300:]}" if said else ""
+
+    def said(self) -> str:
+        """The beginning of what was printed since the last time."""
+        text = self._said.decode(errors="replace")
+        self.printed, self._said = 0, bytearray()
+        return text
+
+    def end(self) -> None:
+        """End the whole process group, and with the first process of the sandbox all others."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._process.wait()
+        self._selector.close()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe:
+                pipe.close()
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+
+def _family(root: int) -> list[int]:
+    """A process and all that descend from it."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            if not (stat := _proc(f"{name}/stat")):
+                continue
+            parents[int(name)] = int(stat.rpartition(")")[2].split()[1])
+    family, frontier = [], [root]
+    while frontier:
+        pid = frontier.pop()
+        family.append(pid)
+        frontier += [child for child, parent in parents.items() if parent == pid]
+    return family
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that a process holds for itself or shares with others by intent."""
+    lines = _proc(f"{pid}/status").splitlines()
+    kilobytes = [int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShm"))]
+    return 1000 * sum(kilobytes)
+
+
+def _proc(name: str) -> str:
+    """A small file of /proc; nothing if the process has ended."""
+    try:
+        fd = os.open(f"/proc/{name}", os.O_RDONLY)  # many files, four times a second: no Path
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, 1 << 16).decode(errors="replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+
+
+def check() -> None:
+    """Start an empty sandbox.
+
+    Raises:
+        SandboxMissing: if that does not work, with what bubblewrap says.
+    """
+    with Sandbox(Limits()) as sandbox:
+        deadline = time.monotonic() + 120
+        try:
+            sandbox.send(deadline, "begin", cells=[], limits=[])
+            sandbox.receive(deadline)
+        except (Ended, ValueError) as error:
+            raise SandboxMissing(f"{MISSING}; {error}") from error

@@ -1,0 +1,236 @@
+"""Inside the sandbox: runs a student's cells and answers the grader's questions.
+
+Nothing here is trusted: from the first cell on, everything in this process is in the student's
+hands. The first process runs no student's code. For each question it forks: the child runs the
+cells anew and answers until the question ends, then everything but the first process is killed and
+/tmp emptied. So a question finds what the cells made and no trace of another question, while
+PyTorch, which takes two seconds to import, is imported once.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.random  # NumPy would do so when it is needed first: again in every question
+
+from dgm_course.grading.answers import Answers, CheckFailed, Handle, NotAnswered
+from dgm_course.grading.protocol import ProtocolError, Reference, pack, read_frame
+from dgm_course.grading.system_calls import forbid
+
+Read = Callable[[int], bytes]
+LONGEST = 2_000  # characters of a message
+PLAIN_MAGICS = ("%%time", "%%timeit", "%%capture", "%%prun")  # what they run is Python
+
+
+def main() -> None:
+    """Take the pipe from under stdin and stdout, prepare, then answer until it closes."""
+    pipe_in, pipe_out = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # what a student prints is not mixed with what is answered
+
+    def read(n: int) -> bytes:
+        parts = []
+        while n:
+            part = os.read(pipe_in, min(n, 1 << 20))
+            if not part:
+                os._exit(0)
+            parts.append(part)
+            n -= len(part)
+        return b"".join(parts)
+
+    def write(frame: bytes) -> None:
+        rest = memoryview(frame)
+        while rest:
+            rest = rest[os.write(pipe_out, rest) :]
+
+    _, fields = read_frame(read)
+    _limit(*fields["limits"])
+    page = types.ModuleType("__main__")
+    page.__dict__.update(display=lambda *_, **__: None, exit=sys.exit, quit=sys.exit)
+    sys.modules["__main__"] = page
+    errors = [_run(text(cell), f"set-up {i}", page) for i, cell in enumerate(fields["cells"])]
+    write(pack("ready", errors=errors))
+    # Other processes are ours to end only if no process of the grader's machine is visible here.
+    walled = os.readlink("/proc/self/ns/pid") != sys.argv[1]
+    while True:
+        _, fields = read_frame(read)
+        folder = tempfile.mkdtemp()
+        if (child := os.fork()) == 0:
+            os.chdir(folder)
+            if not walled:
+                os.setpgid(0, 0)
+            try:
+                _answer(fields, page, read, write)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        try:
+            os.kill(-1 if walled else -child, signal.SIGKILL)  # -1: all but this one and the first
+        except ProcessLookupError:
+            pass
+        shutil.rmtree(folder, ignore_errors=True)
+        if walled and not _empty("/tmp", "/dev/shm"):
+            os._exit(1)  # the next question gets a new sandbox
+        write(pack("ended", status=status))
+
+
+def text(array: np.ndarray) -> str:
+    return array.tobytes().decode(errors="replace")
+
+
+def _empty(*folders: str) -> bool:
+    """Remove everything in these folders; whether nothing is left."""
+    for folder in folders:
+        for entry in os.scandir(folder):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)
+    return not any(os.listdir(folder) for folder in folders)
+
+
+def _limit(address_space: int = 0, processes: int = 0, file_size: int = 0) -> None:
+    Path("/proc/self/oom_score_adj").write_text("1000")  # the first to go if memory runs out
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    limits = {
+        resource.RLIMIT_AS: address_space,
+        resource.RLIMIT_NPROC: processes,
+        resource.RLIMIT_FSIZE: file_size,
+    }
+    for limit, value in limits.items():
+        if value:
+            resource.setrlimit(limit, (value, value))
+    forbid()
+
+
+def _answer(
+    question: dict[str, Any], page: types.ModuleType, read: Read, write: Callable[[bytes], None]
+) -> None:
+    """Run the cells, then answer calls until the grader ends the question."""
+    seconds = int(question["seconds"]) + 2
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    for name, data in question["files"]:
+        Path(name).write_bytes(data.tobytes())
+    _seed(question["seed"])
+    problems = []
+    for number, cell in question["cells"]:
+        write(pack("cell", number=number))
+        source, magics = without_magics(text(cell))
+        error = _run(source, f"cell {number}", page)
+        problems.append([number, error, magics])
+        sys.stdout.flush()
+    write(pack("cells", problems=problems))
+    answers = Answers(page.__dict__)
+
+    def call_back(number: int) -> Callable[..., Any]:
+        def function(*arguments: Any) -> Any:
+            write(pack("call back", number=number, arguments=outward(list(arguments))))
+            kind, fields = read_frame(read)
+            if kind != "returned":
+                raise CheckFailed(fields["message"])
+            return inward(fields["value"])
+
+        return function
+
+    def inward(value: Any) -> Any:
+        if isinstance(value, list):
+            return [inward(item) for item in value]
+        if isinstance(value, Reference):
+            is_handle = value.role == "handle"
+            return Handle(value.number, value.text) if is_handle else call_back(value.number)
+        return value
+
+    def outward(value: Any) -> Any:
+        if isinstance(value, list):
+            return [outward(item) for item in value]
+        return Reference("handle", value.number, value.kind) if type(value) is Handle else value
+
+    while True:
+        kind, fields = read_frame(read)
+        if kind != "call":
+            return
+        try:
+            result = answers(inward(fields["target"]), *inward(fields["arguments"]))
+            frame = pack("value", value=outward(result))
+        except NotAnswered as error:
+            frame = pack("not answered", message=_short(str(error)))
+        except (CheckFailed, ProtocolError) as error:
+            frame = pack("failed", message=_short(str(error)))
+        except BaseException as error:  # exit() too: only the question ends
+            frame = pack("failed", message=_short(f"it raised {type(error).__name__}: {error}"))
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        write(frame)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(seed)
+
+
+def _run(source: str, name: str, page: types.ModuleType) -> str:
+    """Run a cell as Jupyter does, up to its first error; the error, or ""."""
+    name = f"<{name}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    try:
+        exec(compile(source, name, "exec"), page.__dict__)
+    except BaseException as error:
+        trace = [f"line {at.lineno}" for at in traceback.extract_tb(error.__traceback__)[1:2]]
+        return _short(f"{type(error).__name__}: {error}" + "".join(f" ({at})" for at in trace))
+    return ""
+
+
+def without_magics(source: str) -> tuple[str, list[str]]:
+    """A cell as plain Python, and the magics that were taken out of it."""
+    magics: list[str] = []
+    lines = source.split("\n")
+    first = next((line for line in lines if line.strip()), "").strip()
+    if first.startswith("%%"):
+        magics.append(first[:80])
+        if first.split()[0] not in PLAIN_MAGICS:
+            return "", magics
+        lines[lines.index(next(line for line in lines if line.strip()))] = ""
+    # A line may begin with % inside a string: take out only what the parser stumbles on.
+    for _ in range(len(lines)):
+        try:
+            ast.parse("\n".join(lines))
+            break
+        except SyntaxError as error:
+            at = (error.lineno or 0) - 1
+            if not 0 <= at < len(lines):
+                break
+            line = lines[at].strip()
+            assigned = line.partition("=")[2].strip()
+            if not (line.startswith(("%", "!", "?")) or line.endswith("?")) and (
+                not assigned.startswith(("%", "!"))
+            ):
+                break
+            magics.append(line[:80])
+            indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
+            lines[at] = f"{indent}pass"
+        except (ValueError, RecursionError, MemoryError):
+            break
+    return "\n".join(lines), magics
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= LONGEST else message[:LONGEST] + " ..."

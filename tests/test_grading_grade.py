@@ -1,0 +1,136 @@
+"""Which of a student's cells run, what is said of the others, and what the seed decides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dgm_course.grading.grade import Assignment, Own, draws, grade, is_setup, match, program
+from dgm_course.grading.notebook import Cell
+from dgm_course.grading.submissions import find, parse
+from dgm_course.grading.walls import Limits
+from dgm_course.grading.worker import without_magics
+from tests.grading import light, needs
+from tests.grading.light import cell, submission
+
+
+@pytest.fixture
+def assignment(tmp_path: Path) -> Assignment:
+    return Assignment.read(light.write(light.source(), tmp_path / "light.ipynb"))
+
+
+def matched(made: dict[str, Any], assignment: Assignment) -> tuple[list[Own], list[str]]:
+    notes: list[str] = []
+    return match(parse(json.dumps(made).encode(), notes), assignment, notes), notes
+
+
+def test_no_test_cell_of_a_submission_runs_and_set_up_comes_from_the_source(
+    assignment: Assignment,
+) -> None:
+    made = submission()
+    for one in made["cells"]:
+        one["source"] = f"{one['source']}\n# written by the student"
+    made["cells"] += [{**one, "metadata": {}} for one in made["cells"]]  # and copies without ids
+    made["cells"].append(cell("code", "own = 1"))
+    made["cells"][-1]["metadata"]["tags"] = ["training"]
+    own, _ = matched(made, assignment)
+    ran = program(own, assignment, assignment.tests[-1]).values()
+    assert not any("test_" in source or "✓" in source for source in ran)
+    assert not any("import math" in source or "own = 1" in source for source in ran)
+    assert sum("def softmax" in source for source in ran) == 2
+    assert [cell.grade_id for cell in assignment.setup] == ["setup"]
+
+
+def test_a_test_sees_the_cells_above_it(assignment: Assignment) -> None:
+    made = submission()
+    made["cells"].insert(3, cell("code", "between = 1"))
+    made["cells"].append(cell("code", "after = 1"))
+    own, notes = matched(made, assignment)
+    ran = [list(program(own, assignment, test).values()) for test in assignment.tests]
+    assert [len(sources) for sources in ran] == [2, 3, 4]
+    assert all("between = 1" in sources for sources in ran)
+    assert notes == []
+
+
+def test_an_answer_that_was_moved_below_its_test_still_runs(assignment: Assignment) -> None:
+    made = submission()
+    made["cells"].append(made["cells"].pop(2))
+    own, _ = matched(made, assignment)
+    ran = program(own, assignment, assignment.tests[0])
+    assert any("def softmax" in source for source in ran.values())
+
+
+def test_later_set_up_runs_before_what_follows_it_in_the_release() -> None:
+    marks: dict[str, Callable[..., dict[str, Any]]] = {
+        "set-up": lambda name: {"grade_id": name, "locked": True},
+        "answer": lambda name: {"grade_id": name, "solution": True},
+        "test": lambda name: {"grade_id": name, "grade": True, "points": 1},
+    }
+    names = ["set-up 0", "answer 1", "set-up 1", "answer 2", "test 2"]
+    cells = [
+        Cell(i, "code", name, [], marks[name.split()[0]](name)) for i, name in enumerate(names)
+    ]
+    assignment = Assignment("a", cells, "")
+    assert [cell.source for cell in cells if is_setup(cell)] == ["set-up 0", "set-up 1"]
+    own = [
+        Own(Cell(9, "code", "mine 2", [], {}), cells[3]),
+        Own(Cell(8, "code", "x", [], {}), None),
+    ]
+    own.insert(0, Own(Cell(7, "code", "mine 1", [], {}), cells[1]))
+    ran = [*program(own, assignment, cells[4]).values()]
+    assert ran == ["mine 1", "set-up 1", "mine 2"]
+    assert [*program(own[2:], assignment, cells[4]).values()] == ["x", "set-up 1"]
+
+
+@pytest.mark.parametrize(
+    ("source", "plain", "magics"),
+    [
+        ("x = 1", "x = 1", []),
+        ("%matplotlib inline\nx = 1", "pass\nx = 1", ["%matplotlib inline"]),
+        ("if True:\n    !ls\n    x = 1", "if True:\n    pass\n    x = 1", ["!ls"]),
+        ("x = !ls\ny = %who", "pass\npass", ["x = !ls", "y = %who"]),
+        ("help?\n?help", "pass\npass", ["help?", "?help"]),
+        ("%%time\nx = 1", "\nx = 1", ["%%time"]),
+        ("\n%%bash\nrm -r x", "", ["%%bash"]),
+        ("x = '''\n%a\n!b\n'''", "x = '''\n%a\n!b\n'''", []),
+        ("x = 7 \\\n% 4", "x = 7 \\\n% 4", []),
+        ("def f(:", "def f(:", []),
+        ("", "", []),
+    ],
+)
+def test_magics_are_taken_out_and_named(source: str, plain: str, magics: list[str]) -> None:
+    assert without_magics(source) == (plain, magics)
+
+
+def test_each_run_draws_other_inputs_and_the_same_seed_the_same() -> None:
+    drawn = []
+    for seed in (1, 1, 2):
+        with draws(seed):
+            drawn.append([np.random.default_rng(number).random() for number in (0, 5)])
+            generator = np.random.default_rng()
+            drawn[-1] += [generator.random(), np.random.default_rng(seed=np.int64(5)).random()]
+            assert np.random.default_rng(generator) is generator  # as libraries pass them on
+    assert drawn[0] == drawn[1]
+    assert len({*drawn[0]}) == 3
+    assert drawn[0][1] == drawn[0][3]
+    assert not {*drawn[0]} & {*drawn[2]}
+    assert np.random.default_rng(0).random() == np.random.Generator(np.random.PCG64(0)).random()
+
+
+def test_a_result_says_what_it_rests_on(assignment: Assignment, tmp_path: Path) -> None:
+    needs.sandbox()
+    light.write(submission(), tmp_path / "all" / "ann" / "light.ipynb")
+    (entry,), _ = find(tmp_path / "all")
+    results = [grade(assignment, entry, seed=seed, limits=Limits()) for seed in (3, 3)]
+    for result in results:
+        assert result.pop("seconds") > 0
+        assert all(test.pop("seconds") > 0 for test in result["tests"])
+    assert results[0] == results[1]
+    assert results[0]["seed"] == 3
+    assert {"python", "numpy", "torch", "dgm_course"} <= {*results[0]["versions"]}
+    assert len(results[0]["digest"]) == len(results[0]["source"]) == 64

@@ -1,0 +1,39 @@
+"""Forty submissions of the PixelCNN assignment, and what a right one costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dgm_course.grading.batch import Batch
+from dgm_course.grading.grade import Assignment
+from dgm_course.grading.submissions import find
+from dgm_course.grading.walls import Limits
+from tests.assignment import SOURCE
+from tests.grading import needs
+from tests.grading.real import fill
+from tests.grading.scale import not_as_due
+
+
+@pytest.mark.slow
+def test_forty_real_submissions_get_what_they_are_due(tmp_path: Path) -> None:
+    needs.sandbox()
+    chosen = fill(tmp_path, 40, sparing=True)
+    patient = Limits(seconds=300, seconds_in_all=3000)  # the machine may be busy
+    batch = Batch(Assignment.read(SOURCE), tmp_path, 3, patient)
+    entries, _ = find(tmp_path / "submissions")
+    assert len([*batch.run(entries, jobs=2)]) == 40
+    assert batch.waiting(entries) == []
+    wrong = []
+    for i, real in enumerate(chosen):
+        result = json.loads((tmp_path / "results" / f"s{i:03d}.json").read_text())
+        if not_as_due(real, result):
+            wrong.append((real.name, real.task, messages(result)))
+    assert wrong == []
+
+
+def messages(result: dict[str, Any]) -> list[str]:
+    return [*result["notes"], *(t["message"] for t in result["tests"] if t["status"] != "passed")]

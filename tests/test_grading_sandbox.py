@@ -1,0 +1,340 @@
+"""The walls: what a process inside sees and may do, as root and as a normal user."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dgm_course.grading import sandbox, system_calls, walls
+from dgm_course.grading.answers import CheckFailed
+from dgm_course.grading.questions import Student
+from dgm_course.grading.sandbox import Ended, Sandbox, check
+from dgm_course.grading.walls import Limits, SandboxMissing
+from tests.grading import needs
+
+LIMITS = Limits(seconds=60, seconds_in_all=600, processes=16, file_size=10**7, disk=10**7)
+CLONE_NEW = {"USER": 0x10000000, "NS": 0x20000, "NET": 0x40000000, "PID": 0x20000000}
+ASK = """
+import glob, os, socket
+def status(name):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(line.split(":")[1].strip() for line in lines if line.startswith(name + ":"))
+def ids(): return [os.getuid(), os.getgid(), os.getpid()]
+def seen(path): return sorted(os.listdir(path))
+def environment(): return sorted(os.environ)
+def processes(): return len(glob.glob("/proc/[0-9]*"))
+def interfaces(): return [name for _, name in socket.if_nameindex()]
+def writable(path):
+    try:
+        with open(path + "/new", "w") as file: file.write("x")
+        os.unlink(path + "/new")
+        return True
+    except OSError: return False
+def readable(path):
+    try:
+        open(path, "rb").close(); return True
+    except OSError: return False
+def system_call(name, *arguments):
+    import ctypes, errno
+    from dgm_course.grading import system_calls
+    column = system_calls.ARCHITECTURES[os.uname().machine][0]
+    number = dict(system_calls.FORBIDDEN, clone=system_calls.CLONE)[name][column]
+    ctypes.set_errno(0)
+    ctypes.CDLL(None, use_errno=True).syscall(number, *arguments)
+    return errno.errorcode.get(ctypes.get_errno(), "")
+def thread():
+    import threading
+    seen = []
+    t = threading.Thread(target=seen.append, args=(1,))
+    t.start()
+    t.join()
+    return seen
+def forks():
+    n = 0
+    try:
+        while n < 100:
+            if os.fork() == 0:
+                import time; time.sleep(20)
+            n += 1
+    except BlockingIOError: pass
+    return n
+"""
+
+
+def ask(check: object, limits: Limits = LIMITS, code: str = ASK) -> None:
+    """Run ``check(call)`` against the code, in a sandbox."""
+    needs.sandbox()
+    student = Student([], {}, 0, limits)
+    try:
+        student.ask({1: code}, check)  # type: ignore[arg-type]
+        assert not student.stopped
+    finally:
+        student.close()
+
+
+def check_walls(call: object) -> None:
+    """What must hold for whoever runs the grader."""
+    assert callable(call)
+    root = Path(__file__).parent.parent
+    assert len(call("seen", "/tmp")) == 1  # the question's own folder
+    assert call("seen", "/dev/shm") == []
+    assert call("status", "CapEff") == "0" * 16
+    assert call("status", "CapBnd") == "0" * 16
+    assert call("status", "NoNewPrivs") == "1"
+    assert call("status", "Groups") in ("", str(os.getgid()), "65534")
+    assert 0 not in call("ids")[:2] or os.getuid() == 0
+    assert call("environment") == sorted({*walls.environment(""), "PWD"})
+    assert call("processes") < 8
+    assert call("interfaces") in ([], ["lo"])
+    assert call("seen", "/course/dgm_course/grading") == sorted(
+        name.removeprefix("grading/") for name in walls.IMPORTABLE if name.startswith("grading/")
+    )
+    assert not {"home", "var", "sys", "mnt", "opt", "run"} & {*call("seen", "/")}
+    for path in (
+        root / "pyproject.toml",
+        root / "tests" / "grading" / "light.py",
+        "/etc/passwd",
+        root / "dgm_course" / "grading" / "grade.py",
+        "/usr/bin/env",
+        "/bin/sh",
+    ):
+        assert not call("readable", str(path)), path
+    for path in (
+        "/",
+        "/dev",
+        "/etc",
+        "/course",
+        "/course/dgm_course",
+        "/usr/lib",
+        "/proc",
+        *map(walls.inside, (sys.prefix, sys.base_prefix, f"{sys.prefix}/lib")),
+    ):
+        assert not call("writable", path), path
+    for path in ("/tmp", "/dev/shm", "."):
+        assert call("writable", path), path
+    for name in system_calls.FORBIDDEN:
+        assert call("system_call", name, 0, 0, 0) == "EPERM", name
+    for name, flag in CLONE_NEW.items():
+        assert call("system_call", "clone", flag | signal.SIGCHLD, 0, 0, 0, 0) == "EPERM", name
+    assert call("thread") == [1]
+    assert 5 < call("forks") < LIMITS.processes
+
+
+def test_the_walls_hold() -> None:
+    ask(check_walls)
+
+
+ELSEWHERE = """
+from tests.test_grading_sandbox import ask, check_walls
+from dgm_course.grading import walls
+assert walls.as_root() == {as_root}
+assert ("--unshare-user" in walls.command(walls.Limits())) != {as_root}
+ask(check_walls)
+"""
+
+
+def elsewhere(python: str, *before: str, as_root: bool) -> None:
+    """The same test of the walls, in another process."""
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [*before, python, "-B", "-c", ELSEWHERE.format(as_root=as_root)],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a normal user")
+def test_the_walls_hold_for_a_normal_user() -> None:
+    """An interpreter or a checkout in a folder that only root may enter is shown to them."""
+    needs.sandbox()
+    root = Path(__file__).parent.parent
+    paths = dict.fromkeys([sys.base_prefix, sys.prefix, str(root)])
+    shown: list[str] = []
+    closed = {first for path in paths if (first := first_closed(Path(path)))}
+    for folder in sorted(closed):
+        shown += ["--perms", "0755", "--tmpfs", str(folder)]
+    for path in paths:
+        if first := first_closed(Path(path)):
+            for parent in reversed(Path(path).parents):
+                if first in parent.parents:
+                    shown += ["--perms", "0755", "--dir", str(parent)]
+            shown += ["--ro-bind", path, path]
+    outside = [str(shutil.which("bwrap")), "--dev-bind", "/", "/", *shown, "--chdir", str(root)]
+    user = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"]
+    elsewhere(sys.executable, *outside, *user, as_root=False)
+
+
+def first_closed(path: Path) -> Path | None:
+    """The first folder on the way to a path that not everybody may enter."""
+    return next((p for p in reversed([path, *path.parents]) if not p.stat().st_mode & 0o001), None)
+
+
+def test_the_walls_hold_with_an_interpreter_below_tmp() -> None:
+    """Nothing of it is seen in the private /tmp, nor can be changed."""
+    needs.sandbox()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder, "bin").mkdir()
+        python = Path(folder, "bin", "python")
+        python.symlink_to(os.path.realpath(sys.executable))
+        Path(folder, "lib").symlink_to(Path(sys.prefix, "lib"))
+        home = Path(os.path.realpath(sys.executable)).parent
+        Path(folder, "pyvenv.cfg").write_text(f"home = {home}\n")
+        elsewhere(str(python), as_root=walls.as_root())
+
+
+def test_a_machine_whose_system_calls_are_unknown_is_refused() -> None:
+    with pytest.raises(OSError, match="got riscv64"):
+        system_calls.program("riscv64")
+    assert len(system_calls.program("aarch64")) % 8 == 0
+
+
+def test_another_user_for_each_job() -> None:
+    if not walls.as_root():
+        pytest.skip("a normal user stays the same")
+    commands = [walls.command(LIMITS) for _ in range(20)]
+    uids = {words[words.index("--reuid") + 1] for words in commands}
+    assert len(uids) == 20
+    assert "0" not in uids
+
+
+def test_nothing_outlives_a_sandbox() -> None:
+    needs.sandbox()
+    student = Student([], {}, 0, LIMITS)
+    code = "import os, time\ndef f():\n    for _ in range(5):\n        if os.fork() == 0:\n"
+    code += "            os.setsid()\n            time.sleep(100)\n    return 1"
+    family: set[tuple[int, str]] = set()
+
+    def check(call: object) -> None:
+        assert callable(call)
+        assert call("f") == 1
+        assert student._sandbox is not None
+        family.update(begun(pid) for pid in sandbox._family(student._sandbox._process.pid))
+
+    student.ask({1: code}, check)
+    assert len(family) >= 8
+    assert few_are_left(family, 3)  # the first processes
+    student.close()
+    assert few_are_left(family, 0)
+
+
+def begun(pid: int) -> tuple[int, str]:
+    """A process and when it began, which another of the same number does not share."""
+    try:
+        return pid, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return pid, "gone"
+
+
+def few_are_left(family: set[tuple[int, str]], few: int) -> bool:
+    """Whether at most ``few`` of these processes are there, or will be soon: killing takes time."""
+    end = time.monotonic() + 60
+    while sum(begun(pid) == (pid, start) for pid, start in family) > few:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_each_question_finds_a_fresh_process_and_an_empty_folder() -> None:
+    needs.sandbox()
+    code = "import os\nn = 0\ndef f():\n    global n\n    n += 1\n    open(f'/tmp/{n}', 'w')\n"
+    code += "    open('/dev/shm/x', 'w')\n"
+    code += "    return [n, len(os.listdir('/tmp')), len(os.listdir('/dev/shm'))]"
+    student = Student([], {"weights.npz": b"abc"}, 0, LIMITS)
+    answers = []
+    for _ in range(3):
+        student.ask({1: code}, lambda call: answers.append([call("f"), call("f")]))
+    student.close()
+    assert answers == [[[1, 2, 1], [2, 3, 1]]] * 3
+
+
+def test_a_folder_that_cannot_be_removed_is_not_found_by_the_next_question() -> None:
+    needs.sandbox()
+    code = "import os\ndef f():\n    found = os.listdir('/tmp')\n    os.makedirs('/tmp/kept/it')\n"
+    code += "    os.chmod('/tmp/kept', 0)\n    return found"
+    student = Student([], {}, 0, LIMITS)
+    found: list[str] = []
+    for _ in range(2):
+        student.ask({1: code}, lambda call: found.extend(call("f")))
+    student.close()
+    assert len(found) == 2  # each question's own folder
+    assert "kept" not in found
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    needs.sandbox()
+    code = "import random\nimport numpy as np\ndef f(): return [random.random(), np.random.rand()]"
+    drawn = []
+    for seed in (1, 1, 2):
+        student = Student([], {}, seed, LIMITS)
+        for _ in range(2):
+            student.ask({1: code}, lambda call: drawn.append(call("f")))
+        student.close()
+    assert drawn[0] == drawn[1] == drawn[2] == drawn[3] != drawn[4]
+
+
+def test_functions_call_back_and_objects_stay_inside() -> None:
+    needs.sandbox()
+    code = "def twice(f, x): return f(f(x))\nclass A:\n    def __init__(self, n): self.n = n\n"
+    code += "    def __call__(self, x): return x + self.n\ndef apply(a, x): return a(x)"
+
+    def check(call: object) -> None:
+        assert callable(call)
+        np.testing.assert_array_equal(call("twice", lambda x: 3 * x, np.arange(3)), [0, 9, 18])
+        a = call("A", 5)
+        assert str(a) == "an object of type A"
+        assert (call(a, 1), call("apply", a, 2)) == (6, 7)
+        with pytest.raises(CheckFailed, match="TypeError"):
+            call("apply", a, None)
+        with pytest.raises(ZeroDivisionError):  # the test's own function: no fault of the answer
+            call("twice", lambda x: 1 // 0, 1)
+        assert call("apply", a, 2) == 7
+
+    ask(check, code=code)
+
+
+def test_without_bubblewrap_grading_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(SandboxMissing, match="apt-get install bubblewrap"):
+        check()
+
+
+def test_a_sandbox_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs.sandbox()
+    monkeypatch.setattr(sandbox, "command", lambda limits: ["bwrap", "--no-such-option"])
+    with pytest.raises(SandboxMissing, match="no-such-option"):
+        check()
+
+
+def test_an_unsafe_process_is_limited_and_ended_too() -> None:
+    student = Student([], {}, 0, Limits(seconds=4), unsafe=True)
+    code = "import resource\ndef f(): return resource.getrlimit(resource.RLIMIT_FSIZE)[0]\n"
+    code += "def g():\n    while True: pass"
+    limits: list[int] = []
+    student.ask({1: code}, lambda call: limits.append(call("f")))
+    assert limits == [Limits().file_size]
+    with pytest.raises(Ended, match="too long"):
+        student.ask({1: code}, lambda call: call("g"))
+    student.close()
+
+
+def test_a_process_that_is_gone_is_noticed() -> None:
+    needs.sandbox()
+    with Sandbox(LIMITS) as process:
+        process.send(time.monotonic() + 30, "begin", cells=[], limits=[])
+        process.receive(time.monotonic() + 30)
+        process._process.kill()
+        with pytest.raises(Ended, match="ended"):
+            process.receive(time.monotonic() + 30)
