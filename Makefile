@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # A notebook's threads and the runner's must not fight for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: lab test test-elsewhere bench frames site format clean
+.PHONY: lab test test-elsewhere bench grade-scale frames site format clean
 
 lab: $(VENV)/.installed-lab
 	$(BIN)/dgm lab $(if $(PORT),--port $(PORT)) $(ARGS)
@@ -28,6 +28,10 @@ test-elsewhere: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+# Three hundred submissions of the real assignment, half an hour on two cores.
+grade-scale: $(VENV)/.installed-test
+	$(BIN)/python -m tests.grading.scale 300 --jobs 2 $(ARGS)
 
 # The pictures that a panel shows, for pages without a kernel; kept until a notebook changes.
 frames: $(VENV)/.installed-site

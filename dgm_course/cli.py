@@ -24,6 +24,7 @@ import click
 
 import dgm_course
 from dgm_course.grading.commands import assignment
+from dgm_course.grading.grade_commands import grade, report
 from dgm_course.lab_config import write_lab_config
 from dgm_course.slides import mark_slides
 
