@@ -178,9 +178,18 @@ class Panel:
 
     def move_slider(self, slider: Locator) -> None:
         name = slider.locator("label").inner_text()
-        track = slider.locator(".noUi-target").bounding_box()
+        goes_left = self.drag(slider)
+        keys = ["ArrowRight", "ArrowLeft"] if goes_left else ["ArrowLeft", "ArrowRight"]
         thumb = slider.locator(".noUi-handle")
-        at = thumb.bounding_box()
+        for key in keys:
+            thumb.focus()
+            self.changes(f"{key} on {name}", lambda key=key: self.page.keyboard.press(key))
+
+    def drag(self, slider: Locator) -> bool:
+        """By the mouse, to the quarter of the track that is further away; whether leftwards."""
+        name = slider.locator("label").inner_text()
+        track = slider.locator(".noUi-target").bounding_box()
+        at = slider.locator(".noUi-handle").bounding_box()
         assert track
         assert at
         x, y = at["x"] + at["width"] / 2, at["y"] + at["height"] / 2
@@ -191,10 +200,7 @@ class Panel:
         mouse.down()
         self.changes(f"dragging {name}", lambda: mouse.move(target, y))
         mouse.up()
-        keys = ["ArrowRight", "ArrowLeft"] if goes_left else ["ArrowLeft", "ArrowRight"]
-        for key in keys:
-            thumb.focus()
-            self.changes(f"{key} on {name}", lambda key=key: self.page.keyboard.press(key))
+        return goes_left
 
     def press_toggles(self, group: Locator) -> None:
         buttons = group.get_by_role("button").all()
