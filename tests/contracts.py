@@ -5,11 +5,25 @@ A family's test module holds a table ``name -> constructor`` and runs every prop
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dgm_course.flows import Bijection, FlowModel
 from dgm_course.plots import grid_points
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def strong(module: Module, seed: int = 0, scale: float = 1.5) -> Module:
+    """The module in float64 with weights far from the gentle initial ones."""
+    torch.manual_seed(seed)
+    module.double()
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(scale * torch.randn_like(p))
+    return module
 
 
 def assert_log_det_is_autograds(bijection: Bijection, z: Tensor, atol: float = 1e-10) -> None:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -25,6 +21,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import dgm_course
 from dgm_course.cli import clean, lab_arguments, main
+from tests.lab import environment, running_lab, wait_for
 
 ROOT = Path(__file__).parent.parent
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -61,19 +58,6 @@ def write(folder: Path, name: str, head: str, *sources: str) -> Path:
 
 def dgm(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def environment(home: Path) -> dict[str, str]:
-    ours = {key: value for key, value in os.environ.items() if not key.startswith("JUPYTER")}
-    return ours | {"HOME": str(home), "PYTHONPATH": str(ROOT)}
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "nothing happened in time"
-        time.sleep(0.05)
-    return value
 
 
 # --- finding and listing --------------------------------------------------------------------
@@ -328,31 +312,6 @@ def test_lab_arguments_of_the_user_replace_ours() -> None:
 def accepts(host: str, port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex((host, port)) == 0
-
-
-@contextmanager
-def running_lab(folder: Path, home: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A `dgm lab` process, and the address that it printed."""
-    command = [sys.executable, "-m", "dgm_course.cli", "lab", "--notebooks", str(folder)]
-    log = home / "lab.log"
-    with (
-        log.open("w") as file,
-        subprocess.Popen(
-            [*command, "--port", str(port), "--no-browser"],
-            env=environment(home),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            text=True,
-        ) as process,
-    ):
-        try:
-            pattern = re.compile(r"http://127\.0\.0\.1:\d+/lab\?token=\w+")
-            ready = wait_for(lambda: process.poll() or pattern.search(log.read_text()))
-            assert isinstance(ready, re.Match), log.read_text()
-            yield process, ready[0]
-        finally:
-            process.kill()
 
 
 def test_lab_opens_behind_its_token_and_stops_on_ctrl_c(folder: Path, tmp_path: Path) -> None:

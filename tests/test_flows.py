@@ -21,6 +21,7 @@ from tests.contracts import (
     assert_integrates_to_one,
     assert_inverse_undoes_forward,
     assert_log_det_is_autograds,
+    strong,
 )
 
 # name -> a constructor with two features; models with `inverse` are named again below.
@@ -43,16 +44,6 @@ def bijection(request):
 @pytest.fixture(params=INVERTIBLE)
 def invertible(request):
     return strong(BIJECTIONS[request.param]())
-
-
-def strong(module, seed=0, scale=1.5):
-    """The module in float64 with weights far from the gentle initial ones."""
-    torch.manual_seed(seed)
-    module.double()
-    with torch.no_grad():
-        for p in module.parameters():
-            p.copy_(scale * torch.randn_like(p))
-    return module
 
 
 def noise(dim, n=64):

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -6,6 +7,9 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Independen
 from torch.distributions import kl_divergence as torch_kl
 
 from dgm_course.vae import GaussianVAE, kl_per_dimension
+from tests import contracts
+
+strong = partial(contracts.strong, scale=0.4)
 
 # name -> a constructor with 3 features and 2 latents
 VAES = {
@@ -28,16 +32,6 @@ LEARNED = {"shared", "diagonal", "network", "linear-shared", "linear-diagonal", 
 @pytest.fixture(params=VAES)
 def vae(request):
     return strong(VAES[request.param]())
-
-
-def strong(model, seed=0, scale=0.4):
-    """The model in float64 with weights far from the gentle initial ones."""
-    torch.manual_seed(seed)
-    model.double()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(scale * torch.randn_like(p))
-    return model
 
 
 def data(model, n=16):

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -17,16 +18,9 @@ from dgm_course.vae import (
     log_prob_by_quadrature,
 )
 from dgm_course.vae.linear import parameters_of
+from tests import contracts
 
-
-def strong(model, seed=0, scale=0.4):
-    torch.manual_seed(seed)
-    model.double()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(scale * torch.randn_like(p))
-    return model
-
+strong = partial(contracts.strong, scale=0.4)
 
 # name -> a constructor with 3 features and 1 or 2 latents
 MODELS = {

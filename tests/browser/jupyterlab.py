@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from tests.browser.chromium import WATCH, Problems
+from tests.lab import running_lab
 from tests.lectures import NOTEBOOKS
-
-ROOT = Path(__file__).resolve().parents[2]
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
@@ -51,42 +46,16 @@ def jupyterlab(home: Path) -> Iterator[Lab]:
         path = home / "settings" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(values))
-    ours = {key: value for key, value in os.environ.items() if not key.startswith("JUPYTER")}
-    environment = ours | {
-        "HOME": str(home),
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    variables = {
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-        "PYTHONPATH": str(ROOT),
         "DGM_COURSE_QUICK": "1",
         "OMP_NUM_THREADS": "1",
     }
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "dgm_course.cli", "lab", "--notebooks", str(folder)]
-    log = home / "lab.log"
-    with (
-        log.open("w") as file,
-        subprocess.Popen(
-            [*command, "--port", str(port), "--no-browser"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-        ) as process,
-    ):
-        try:
-            pattern = re.compile(r"(http://127\.0\.0\.1:\d+)/lab\?token=(\w+)")
-            deadline = time.monotonic() + 120
-            while not (ready := pattern.search(log.read_text())):
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.1)
-            yield Lab(ready[1], ready[2], folder)
-        finally:
-            process.terminate()  # its kernels go with it
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    with running_lab(folder, home, port, **variables) as (_, url):
+        address, _, token = url.partition("/lab?token=")
+        yield Lab(address, token, folder)
 
 
 class NotebookPage:
