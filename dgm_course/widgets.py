@@ -86,11 +86,12 @@ def explore(draw: Draw, *, size: tuple[float, float] = (6.4, 4.0), **ranges: Any
         if name not in parameters:
             raise ValueError(f"draw has no argument {name!r}; it has {', '.join(parameters)}")
         controls[name] = control = _control(name, choice, parameters[name].default)
+        row.append(control)
         if isinstance(control, ipw.IntSlider):
             range_ = {trait: getattr(control, trait) for trait in ("min", "max", "step", "value")}
-            row.append(ipw.Play(interval=200, **range_))
-            ipw.link((row[-1], "value"), (control, "value"))
-        row.append(control)
+            play = ipw.Play(interval=200, **range_)
+            ipw.link((play, "value"), (control, "value"))
+            row[-1] = ipw.HBox([play, control])  # side by side on a narrow screen, too
     panel = Panel(row, size, f"Interactive panel ({', '.join(ranges)}): run the cell to use it.")
     panel.controls = controls
 
@@ -162,7 +163,7 @@ def live(
 def _control(name: str, choice: Any, default: Any) -> ipw.Widget:
     """The control that a range asks for, at the default where there is one."""
     start = {} if default is inspect.Parameter.empty else {"value": default}
-    style, layout = {"description_width": "4.5em"}, {"width": "270px"}
+    style, layout = {"description_width": f"{max(4.5, 0.6 * len(name)):.1f}em"}, {"width": "270px"}
     common: dict[str, Any] = {"description": name, "style": style, "layout": layout, **start}
     if choice is bool:
         return ipw.Checkbox(indent=False, **common)
@@ -171,7 +172,9 @@ def _control(name: str, choice: Any, default: Any) -> ipw.Widget:
             raise ValueError(f"{name} starts at {default!r}, outside {choice}")
         # No dropdown: JupyterLab takes its arrow keys for itself, and moves to another cell.
         style["button_width"] = layout["width"] = "auto"
-        layout["margin"] = "2px 2em 2px 2px"
+        style["description_width"] = "initial"
+        layout |= {"margin": "2px 2em 2px 2px", "display": "flex"}
+        layout |= {"align_items": "baseline", "grid_gap": "0.6em"}
         return ipw.ToggleButtons(options=choice, **common)
     numbers = isinstance(choice, tuple) and all(
         isinstance(v, int | float) and not isinstance(v, bool) for v in choice
