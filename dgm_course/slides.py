@@ -15,31 +15,47 @@ from typing import Any
 def mark_slides(notebook: Any) -> None:
     """Give every cell its slide type, as jupyterlab-rise and nbconvert read it.
 
-    A section's first cell starts a slide, and what follows goes below it, one cell a screen. Cells
-    that only check or only say how to draw (claims, exercises' answers, drawing functions) are left
-    out, and so is all that is not core. A notebook without a core is left as it is.
+    A section's first cell starts a slide, and what follows goes below it, one thought a screen: a
+    panel stands under the words before it, words under the figure that they speak of. Cells that
+    only check or only say how to draw (claims, exercises' answers, drawing functions) are left out,
+    so are figures that a panel shows again, and all that is not core. A notebook without a core is
+    left as it is.
     """
     cells = [(cell, "".join(cell["source"])) for cell in notebook["cells"]]
     if not any(re.match(r"# Core\b", source) for _, source in cells):
         return
-    part = "title"
+    explored = {
+        name for _, source in cells for name in re.findall(r"^explore\(\s*(\w+)", source, re.M)
+    }
+    part, before, asked = "title", "", False
     for cell, source in cells:
         if cell["cell_type"] == "markdown":
-            heading = re.match(r"# (.+)", source)
-            if heading and part != "title":
+            if (heading := re.match(r"# (.+)", source)) and part != "title":
                 part = "core" if heading[1].strip() == "Core" else "further"
-            kind = "slide" if source.startswith("#") else "subslide"
-            if part == "title":
-                kind, part = "slide", "imports"
+            asked = "**Exercise" in source
+            what = "heading" if source.startswith("#") else "exercise" if asked else "words"
         else:
-            has_picture = any("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
-            checks = re.search(r"^(claim|check)\(", source, re.MULTILINE) and not has_picture
-            draws = re.match(r"def draw_", source) and not has_picture
-            is_answer = "exercise" in cell["metadata"].get("tags", [])
-            kind = "skip" if checks or draws or is_answer else "subslide"
-        if part == "further" or (part == "imports" and kind != "slide"):
+            what = _what(cell, source, explored)
+            what = "aside" if asked and what == "code" else what  # the answer and its check
+        kind = {"heading": "slide", "aside": "skip"}.get(what, "subslide")
+        if (before, what) in {("words", "panel"), ("figure", "words")}:
+            kind, what = "-", "end"  # on the same slide, and no more on it
+        if part == "title":
+            part = "imports"
+        elif part != "core":
             kind = "skip"
+        before = before if what == "aside" else what
         cell["metadata"]["slideshow"] = {"slide_type": kind}
+
+
+def _what(cell: Any, source: str, explored: set[str]) -> str:
+    """What a code cell is to a listener; an aside is for readers."""
+    if re.search(r"^(explore|live)\(", source, re.MULTILINE):
+        return "panel"
+    if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+        shown = re.fullmatch(r"plots\.show\((\w+), size=\([^)]*\)\)", source)
+        return "aside" if shown and shown[1] in explored else "figure"
+    return "aside" if re.search(r"^(claim|check)\(|^def draw_", source, re.MULTILINE) else "code"
 
 
 def main(paths: list[str]) -> None:

@@ -16,19 +16,30 @@ def kinds(notebook):
 
 def lecture():
     picture = new_output("display_data", {"image/png": "", "text/plain": "a picture"})
+    exercise = {"tags": ["exercise"]}
     cells = [
         (new_markdown_cell("# 01 · A title"), "slide"),
         (new_code_cell("import math"), "skip"),
         (new_markdown_cell("# Core\n\n## 1. Why?"), "slide"),
-        (new_code_cell("def draw(fig):\n    return 'a picture'"), "subslide"),
-        (new_code_cell("plots.show(draw_it)", outputs=[picture]), "subslide"),
-        (new_markdown_cell("What to notice."), "subslide"),
-        (new_code_cell("explore(draw_it, a=(0, 1))"), "subslide"),
+        (new_code_cell("def model(x):\n    return x"), "subslide"),
+        (new_code_cell("x = 1\n\n\ndef draw_it(fig, a=0):\n    return 'a picture'"), "skip"),
+        (new_code_cell("plots.show(draw_it, size=(4, 3))", outputs=[picture]), "skip"),
+        (new_markdown_cell("Predict, then move the slider."), "subslide"),
+        (new_code_cell("explore(draw_it, a=(0, 1))"), "-"),  # below the words
         (new_code_cell('claim("it holds", 1, above=0)'), "skip"),
+        (new_code_cell("plots.show(draw_it, size=(4, 3), a=1)", outputs=[picture]), "subslide"),
+        (new_code_cell('claim("here, too", 1, above=0)'), "skip"),
+        (new_markdown_cell("What to notice in it."), "-"),  # below the figure
+        (new_markdown_cell("And what follows."), "subslide"),
+        (new_code_cell("plots.show(draw_other)", outputs=[picture]), "subslide"),
+        (new_markdown_cell("What to notice there, and what to predict."), "-"),
+        (new_code_cell("live(run, draw_other)"), "subslide"),  # a figure and words are enough
         (new_markdown_cell("**Exercise 1.** Predict."), "subslide"),
-        (new_code_cell("answer = ...", metadata={"tags": ["exercise"]}), "skip"),
+        (new_code_cell("answer = ...", metadata=exercise), "skip"),
+        (new_code_cell("def test(answer):\n    return answer > 0"), "skip"),
         (new_code_cell("check(answer, test)"), "skip"),
-        (new_markdown_cell("## 2. Then what?"), "slide"),
+        (new_markdown_cell("## 2. Then what?\n\n**Exercise 2.** Compute."), "slide"),
+        (new_code_cell("answer = ...", metadata=exercise), "skip"),
         (new_markdown_cell("# Further\n\n## 3. More?"), "skip"),
         (new_code_cell("explore(draw_it, a=(0, 1))"), "skip"),
         (new_markdown_cell("## Summary"), "skip"),
