@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tomllib
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +15,8 @@ from packaging.utils import canonicalize_name
 from rattler import MatchSpec
 from rattler.exceptions import InvalidMatchSpecError
 
-ROOT = Path(__file__).parent.parent
-CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+from tests.binder import CONDA_NAMES, ROOT, buildpack, requirements
+
 SETUP_FILES = (
     "Makefile",
     "pyproject.toml",
@@ -109,11 +108,19 @@ def test_conda_selects_a_cpu_build_of_pytorch() -> None:
     assert selects("pytorch>=2.4", cuda)
 
 
-def test_conda_installs_the_course_itself() -> None:
-    (section,) = (entry for entry in CONDA if isinstance(entry, dict))
-    # Each entry is a line of a requirements file, where pip takes no --no-deps; and Binder's
-    # builder copies the repository before it installs only where it reads "-e ." like this.
-    assert section == {"pip": ["-e ."]}
+@pytest.mark.filterwarnings("ignore:pythonjsonlogger:DeprecationWarning")  # repo2docker's
+def test_binder_reads_the_environment_and_installs_the_course() -> None:
+    pack = buildpack()
+    assert type(pack).__name__ == "CondaBuildPack"
+    assert pack.environment_yaml_path == "environment.yml"
+    assert pack.python_version == "3.11"
+    # "-e ." in these words alone has the repository copied before the environment is made.
+    assert pack.get_preassemble_script_files() == {}
+    (update,) = (script for _, script in pack.get_assemble_scripts())
+    assert 'env update -p ${NB_PYTHON_PREFIX} --file "environment.yml"' in update
+    packages, lines = requirements(pack.environment_yaml)
+    assert {str(Requirement(text)) for text in packages} == {*map(str, map(Requirement, CORE))}
+    assert lines == ["-e ."]
 
 
 def test_conda_has_a_python_that_pyproject_admits() -> None:
