@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.browser.chromium import MISSING, chromium, executable
+from tests.browser.jupyterlab import Lab, jupyterlab
 
 
 @pytest.fixture(scope="module")
@@ -16,3 +17,9 @@ def browser() -> Iterator[object]:
         pytest.skip(MISSING)
     with chromium() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def lab(browser, tmp_path_factory) -> Iterator[Lab]:
+    with jupyterlab(tmp_path_factory.mktemp("home"), browser) as running:
+        yield running

@@ -8,6 +8,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from tests.lab import running_lab
 from tests.lectures import NOTEBOOKS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator
+    from playwright.sync_api import Browser, BrowserContext, Locator
 
 SETTINGS = {"@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"}}  # all cells stay
 PROMPTS = "[...document.querySelectorAll('.jp-InputPrompt')].map(e => e.textContent)"
@@ -27,18 +28,23 @@ ERRORS = (  # in the outputs of cells, and below a panel's picture
     '[data-mime-type="application/vnd.jupyter.stderr"], '
     '.jp-OutputArea-output [role="alert"]'
 )
+AT_ITS_END = "xpath=.//*[contains(@class, 'noUi-handle')][@aria-valuenow = @aria-valuemax]"
 
 
 class Lab(NamedTuple):
-    """A running JupyterLab: its address, its token, and the folder of notebooks it shows."""
+    """A running JupyterLab: its address, its token, its folder of notebooks, and a reader's tabs.
+
+    The tabs share what the browser keeps: JupyterLab's scripts are read once.
+    """
 
     address: str
     token: str
     folder: Path
+    tabs: BrowserContext
 
 
 @contextmanager
-def jupyterlab(home: Path) -> Iterator[Lab]:
+def jupyterlab(home: Path, browser: Browser) -> Iterator[Lab]:
     """`dgm lab` on loopback over a copy of the notebooks, with config folders of its own."""
     folder = home / "notebooks"
     shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
@@ -55,31 +61,39 @@ def jupyterlab(home: Path) -> Iterator[Lab]:
     }
     with running_lab(folder, home, port, **variables) as (_, url):
         address, _, token = url.partition("/lab?token=")
-        yield Lab(address, token, folder)
+        tabs = browser.new_context(viewport={"width": 1280, "height": 900})
+        yield Lab(address, token, folder, tabs)
+        tabs.close()
 
 
 class NotebookPage:
     """A notebook, open in JupyterLab."""
 
-    def __init__(self, browser: Browser, lab: Lab, name: str, query: str = "") -> None:
-        self.lab = lab
-        self.page = browser.new_page(viewport={"width": 1280, "height": 900})
-        self.page.set_default_timeout(240_000)  # milliseconds; a busy machine is no fault
-        self.problems = Problems(self.page, urlsplit(lab.address).netloc)
-        self.page.add_init_script(WATCH)
-        self.page.goto(f"{lab.address}/lab/tree/{name}?token={lab.token}&reset{query}")
+    def __init__(self, lab: Lab, name: str) -> None:
+        self.lab, self.path = lab, lab.folder / name
+        self.open(f"lab/tree/{name}?reset")
         # The execution indicator turns idle too early: Run All then silently runs nothing.
         status = self.page.locator("#jp-main-statusbar").get_by_text(re.compile(r"\| Idle$"))
         status.wait_for()
 
+    def open(self, path: str) -> None:
+        """A tab with ``path`` of the lab, watched."""
+        self.page = self.lab.tabs.new_page()
+        self.page.set_default_timeout(240_000)  # milliseconds; a busy machine is no fault
+        self.problems = Problems(self.page, urlsplit(self.lab.address).netloc)
+        self.page.add_init_script(WATCH)
+        sign = "&" if "?" in path else "?"
+        self.page.goto(f"{self.lab.address}/{path}{sign}token={self.lab.token}")
+
     def close(self) -> None:
-        """Close the page and its kernel: the next notebook wants the memory."""
+        """Close its tabs and its kernel: the next notebook wants the memory."""
         headers = {"Authorization": f"token {self.lab.token}"}
         sessions = f"{self.lab.address}/api/sessions"
         request = self.page.context.request
         for session in request.get(sessions, headers=headers).json():
             request.delete(f"{sessions}/{session['id']}", headers=headers)
-        self.page.context.close()
+        for page in self.lab.tabs.pages:
+            page.close()
 
     def run_all(self, seconds: float = 600) -> None:
         """Run All Cells, and wait until the last one has run."""
@@ -183,9 +197,8 @@ class Panel:
     def play_and_pause(self) -> None:
         """Pictures come while it plays, and none after the pause."""
         for play in self.root.locator(".widget-play").all():
-            for thumb in self.root.locator(".noUi-handle").all():
-                thumb.press("Home")  # a slider at its end would stop the play at once
-            self.quiet()
+            for thumb in self.root.locator(AT_ITS_END).all():
+                self.changes("Home", partial(thumb.press, "Home"))  # else play stops at once
             button = play.locator("button").first  # it turns from play to pause
             self.changes("play", button.click)
             # A short slider may come to its end by itself, and its button shows play again.
@@ -200,7 +213,7 @@ class Panel:
         for _ in range(60):
             self.page.wait_for_function(IDLE)
             self.root.evaluate("panel => dgm.watch(panel)")
-            self.page.wait_for_timeout(600)  # three ticks of a play button
+            self.page.wait_for_timeout(350)  # a play button ticks every 200
             if self.page.evaluate("dgm.pictures") == 0:
                 return
         raise AssertionError("pictures come after the pause")

@@ -7,16 +7,10 @@ import re
 import nbformat
 import pytest
 
-from tests.browser.jupyterlab import NotebookPage, jupyterlab
+from tests.browser.jupyterlab import NotebookPage
 from tests.lectures import NOTEBOOKS
 
 RELEASED = sorted(NOTEBOOKS.glob("assignments/*/release/**/*.ipynb"))
-
-
-@pytest.fixture(scope="module")
-def lab(browser, tmp_path_factory):
-    with jupyterlab(tmp_path_factory.mktemp("home")) as running:
-        yield running
 
 
 def code(path):
@@ -39,9 +33,9 @@ def first_task(release):
 
 
 @pytest.mark.parametrize("release", RELEASED, ids=lambda path: path.stem)
-def test_a_check_fails_and_with_the_solution_passes(browser, lab, release, screenshot):
+def test_a_check_fails_and_with_the_solution_passes(lab, release, screenshot):
     answer, check, solution = first_task(release)
-    notebook = NotebookPage(browser, lab, release.relative_to(NOTEBOOKS).as_posix())
+    notebook = NotebookPage(lab, release.relative_to(NOTEBOOKS).as_posix())
     page = notebook.page
     cells = page.locator(".jp-Notebook .jp-CodeCell")
 

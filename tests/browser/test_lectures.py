@@ -1,4 +1,4 @@
-"""Every lecture in JupyterLab, in Chromium: run, moved by hand, and nothing goes wrong."""
+"""Every lecture in JupyterLab, in Chromium: run, moved by hand, shown as slides."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from tests.browser.jupyterlab import NotebookPage, jupyterlab
+from dgm_course.contents import VIEW
+from tests.browser.jupyterlab import NotebookPage, Panel
+from tests.lab import wait_for
 from tests.lectures import LECTURES
 
-
-@pytest.fixture(scope="module")
-def lab(browser, tmp_path_factory):
-    with jupyterlab(tmp_path_factory.mktemp("home")) as running:
-        yield running
+# --- controls -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=LECTURES, ids=lambda path: path.stem)
-def lecture(request, browser, lab):
+def lecture(request, lab):
     """A lecture of which every cell has run, for all the tests below."""
-    notebook = NotebookPage(browser, lab, request.param.name)
+    notebook = NotebookPage(lab, request.param.name)
     notebook.run_all()
     yield notebook
     notebook.close()
@@ -47,6 +45,73 @@ def test_every_control_moves_its_picture(lecture, record_property, screenshot):
     assert not lecture.errors()
 
 
+# --- slides ---------------------------------------------------------------------------------
+
+# The innermost slide in sight, and how far what it shows reaches to the right and down.
+SLIDE = """() => {
+  const slide = [...document.querySelectorAll(
+    '.reveal .slides > section.present, .reveal .slides > section.present > section.present'
+  )].at(-1);
+  let right = 0, bottom = 0, what = '';
+  for (const e of slide.querySelectorAll('*')) {
+    const box = e.getBoundingClientRect();
+    const hidden = e.closest('mjx-assistive-mml, .noUi-base, [aria-hidden=true]');
+    if (!box.width || !box.height || hidden) continue;
+    if (getComputedStyle(e).visibility === 'hidden') continue;
+    if (box.bottom > bottom || box.right > right) what = e.className;
+    right = Math.max(right, box.right);
+    bottom = Math.max(bottom, box.bottom);
+  }
+  const all = [...document.querySelectorAll('.reveal .slides section')];
+  const text = slide.textContent.trim().slice(0, 60);
+  return { number: all.indexOf(slide), right, bottom, text, what: String(what) };
+}"""
+
+
+@pytest.mark.parametrize("lecture", LECTURES[:1], ids=lambda path: path.stem, indirect=True)
+def test_the_core_pages_through_as_slides_and_nothing_overflows(
+    lecture, record_property, screenshot
+):
+    """By jupyterlab-rise, at 1280 × 720, with the kernel in which the cells have run."""
+    lecture.page.keyboard.press("Control+s")
+    wait_for(lambda: VIEW in lecture.path.read_text(encoding="utf-8"))
+    lecture.open(f"rise/{lecture.path.name}")
+    page = lecture.page
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.wait_for_selector(".reveal .slides section.present img, .reveal.ready")
+    page.wait_for_selector(".reveal .widget-vbox img", state="attached")
+    cells = nbformat.read(lecture.path, 4).cells
+    kinds = [cell.metadata.slideshow.slide_type for cell in cells]
+    expected = sum(kind in {"slide", "subslide"} for kind in kinds)
+    in_sight = page.locator(".slides > .present > .present .widget-vbox:has(img):visible")
+    seen, n_moved = {}, 0
+    for _ in range(2 * expected):
+        slide = page.evaluate(SLIDE)
+        if slide["number"] in seen:
+            break
+        seen[slide["number"]] = slide
+        screenshot(page, str(len(seen)))
+        if in_sight.locator(".widget-hslider").count():
+            panel = Panel(lecture, in_sight.first)
+            panel.drag(panel.root.locator(".widget-hslider").first)
+            n_moved += 1
+        page.evaluate("document.activeElement.blur()")  # from here on keys turn pages again
+        page.keyboard.press("Space")
+        page.wait_for_timeout(300)
+    too_big = [s for s in seen.values() if s["bottom"] > 720 or s["right"] > 1281]
+    texts = [
+        f"{s['number']}: {s['bottom']:.0f}, {s['right']:.0f}: {s['text'][:30]}" for s in too_big
+    ]
+    assert not too_big, "\n".join(texts)
+    assert len(seen) == expected
+    assert n_moved > 0
+    assert not lecture.problems.found
+    lowest = max(s["bottom"] for s in seen.values())
+    record_property("browser", f"{expected} slides, the longest ends at {lowest:.0f} of 720 pixels")
+
+
+# --- what goes wrong --------------------------------------------------------------------------
+
 BROKEN = """
 from dgm_course import plots
 from dgm_course.widgets import explore
@@ -61,7 +126,7 @@ explore(draw, a=(0.0, 4.0))
 """
 
 
-def test_what_goes_wrong_is_noticed(browser, lab):
+def test_what_goes_wrong_is_noticed(lab):
     """A picture that stays as it is, a cell that raises, a page that asks somebody else."""
     cells = [
         new_markdown_cell("![a picture from elsewhere](http://192.0.2.1/picture.png)"),
@@ -71,7 +136,7 @@ def test_what_goes_wrong_is_noticed(browser, lab):
     ]
     kernel = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "name": "python3"}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), lab.folder / "broken.ipynb")
-    notebook = NotebookPage(browser, lab, "broken.ipynb")
+    notebook = NotebookPage(lab, "broken.ipynb")
     notebook.run_all()
     assert notebook.unfinished() == ["cell 3: [ ]:"]
     assert "ZeroDivisionError" in "".join(notebook.errors())
