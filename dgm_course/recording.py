@@ -51,18 +51,18 @@ class Recording(NamedTuple):
     size: tuple[int, int]
 
 
-def record(panel: Any, most: int = MAX_FRAMES) -> Recording:
+def record(panel: Any, most: int = MAX_FRAMES, *, until: int | None = None) -> Recording:
     """The frames of a panel of `explore` or `live`, about ``most`` of them.
 
     `explore`: the full grid of its controls' values, where that stays within the budget with at
     least nine values a slider; else each slider by itself, with the others where they start, for
-    each combination of the other kinds of controls. `live`: the run to its end, in even steps, of
-    which there are more than half of ``most``.
+    each combination of the other kinds of controls. `live`: the run to its end (or to step
+    ``until``), in even steps, of which there are more than half of ``most``.
 
     Raises:
         ValueError: if the run of a live panel does not end within `MAX_STEPS`.
     """
-    return _states(panel, most) if hasattr(panel, "controls") else _film(panel, most)
+    return _states(panel, most) if hasattr(panel, "controls") else _film(panel, most, until)
 
 
 def _states(panel: Any, most: int) -> Recording:
@@ -96,7 +96,7 @@ def _states(panel: Any, most: int) -> Recording:
     return Recording(controls, frames, False, _size(frames[start]))
 
 
-def _film(panel: Any, most: int) -> Recording:
+def _film(panel: Any, most: int, until: int | None) -> Recording:
     pictures: dict[int, str] = {}
     every, n_steps, draw = 1, -1, panel.redraw
     last: tuple[Any, ...] = ()
@@ -115,7 +115,7 @@ def _film(panel: Any, most: int) -> Recording:
     panel.redraw = redraw_some
     try:
         panel.reset.click()
-        while not panel.step.disabled:
+        while not panel.step.disabled and n_steps != until:
             panel.step.click()
             if n_steps > MAX_STEPS:
                 raise ValueError(f"a live run must end within {MAX_STEPS} steps to be a film")

@@ -85,6 +85,8 @@ def test_a_live_panel_is_a_film_to_the_end_of_its_run():
     ]
     assert recording.controls[0].labels[-1] == "200"
     assert "after 0 steps" in panel.picture.value
+    shorter = record(panel, 21, until=7).frames.values()
+    assert [f.alt for f in shorter] == [f"after {n} steps" for n in range(8)]
 
 
 def test_a_run_without_an_end_is_no_film(monkeypatch):

@@ -15,11 +15,14 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "_site" / "frames"
 QUICK_FRAMES = 5  # a panel, with a twentieth of the training: for tests of the site
+QUICK_STEPS = 10  # of a film
 
 
 def key(notebook: Path, quick: bool) -> str:
@@ -33,6 +36,7 @@ def key(notebook: Path, quick: bool) -> str:
 
 def record_lecture(notebook: Path, quick: bool, cache: Path = CACHE) -> Path:
     """Run a lecture in this process and write its frames and their manifest."""
+    from dgm_course import plots
     from dgm_course.recording import MAX_FRAMES, record
     from tests.lectures import Lecture
 
@@ -42,8 +46,11 @@ def record_lecture(notebook: Path, quick: bool, cache: Path = CACHE) -> Path:
     unfinished = cache / f"{folder.name}.unfinished-{os.getpid()}"
     unfinished.mkdir(parents=True)
     manifest = {}
-    for cell_id, panel in Lecture(notebook).run(quick=quick).panels.items():
-        recording = record(panel, QUICK_FRAMES if quick else MAX_FRAMES)
+    with mock.patch.object(plots, "show") if quick else nullcontext():  # the notebook has them
+        panels = Lecture(notebook).run(quick=quick).panels
+    budget = (QUICK_FRAMES, QUICK_STEPS) if quick else (MAX_FRAMES, None)
+    for cell_id, panel in panels.items():
+        recording = record(panel, budget[0], until=budget[1])
         frames = {}
         for state, (image, alt) in recording.frames.items():
             name = f"{hashlib.sha256(image).hexdigest()[:16]}.webp"  # equal pictures once
