@@ -81,12 +81,20 @@ def _states(panel: Any, most: int) -> Recording:
               for c, w in zip(choices, widgets, strict=True)]  # fmt: skip
     start = tuple(v.index(w.value) for v, w in zip(values, widgets, strict=True))
     frames: dict[tuple[int, ...], Frame] = {}
-    for state in itertools.product(*(range(len(v)) for v in values)):
-        if not is_grid and sum(state[i] != start[i] for i in sliders) > 1:
-            continue
-        for i in range(len(widgets)):  # no observer fires where nothing changes
-            widgets[i].value = values[i][state[i]]
-        frames[state] = _frame(panel)
+    draw, last = panel.redraw, []
+    panel.redraw = lambda *arguments: last.append(arguments)
+    try:
+        for state in itertools.product(*(range(len(v)) for v in values)):
+            if not is_grid and sum(state[i] != start[i] for i in sliders) > 1:
+                continue
+            for i in range(len(widgets)):  # no observer fires where nothing changes
+                widgets[i].value = values[i][state[i]]
+            if last:  # one picture, however many controls have moved
+                draw(*last.pop())
+                last.clear()
+            frames[state] = _frame(panel)
+    finally:
+        panel.redraw = draw
     for i, widget in enumerate(widgets):
         widget.value = values[i][start[i]]
     controls = [

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
+
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "_site" / "frames"
@@ -35,7 +37,7 @@ def key(notebook: Path, quick: bool) -> str:
 
 
 def record_lecture(notebook: Path, quick: bool, cache: Path = CACHE) -> Path:
-    """Run a lecture in this process and write its frames and their manifest."""
+    """Run a lecture in this process and write its frames and their manifest, if there are none."""
     from dgm_course import plots
     from dgm_course.recording import MAX_FRAMES, record
     from tests.lectures import Lecture
@@ -70,20 +72,15 @@ def record_lecture(notebook: Path, quick: bool, cache: Path = CACHE) -> Path:
 
 def record_all(notebooks: list[Path], quick: bool) -> dict[Path, Path]:
     """Each lecture's folder of frames. Each is run in a process of its own, two at a time."""
-
-    def one(notebook: Path) -> None:
-        if not (CACHE / key(notebook, quick) / "manifest.json").is_file():
-            print(f"recording {notebook.stem}", file=sys.stderr)
-            option = ["--quick"] if quick else []
-            command = [sys.executable, "-m", "docs.site.frames", *option, str(notebook)]
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-            run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-            if run.returncode:
-                raise RuntimeError(f"{notebook.stem} cannot be recorded:\n{run.stderr}")
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(one, notebooks))
-    return {notebook: CACHE / key(notebook, quick) for notebook in notebooks}
+    folders = {notebook: CACHE / key(notebook, quick) for notebook in notebooks}
+    missing = [n for n, folder in folders.items() if not (folder / "manifest.json").is_file()]
+    os.environ["OMP_NUM_THREADS"] = "1"  # two processes on two cores
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["torch.optim", "matplotlib.figure", "sklearn.datasets"])
+    with ProcessPoolExecutor(2, mp_context=processes, max_tasks_per_child=1) as pool:
+        recorded = pool.map(record_lecture, missing, itertools.repeat(quick))
+        list(tqdm(recorded, "recording", len(missing), unit="lecture", disable=not missing))
+    return folders
 
 
 def table(folders: dict[Path, Path]) -> str:
@@ -100,12 +97,8 @@ def table(folders: dict[Path, Path]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebook", nargs="?", type=Path, help="only this one, in this process")
     parser.add_argument("--quick", action="store_true", help="few frames, short training")
     options = parser.parse_args()
-    if options.notebook:
-        record_lecture(options.notebook.resolve(), options.quick)
-        return
     from tests.lectures import LECTURES
 
     folders = record_all(LECTURES, options.quick)

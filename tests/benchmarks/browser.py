@@ -17,9 +17,9 @@ def sliders() -> list[Row]:
     """From a drag, a key or a click to the new picture: 95th percentile of a lecture's controls."""
     rows = []
     with tempfile.TemporaryDirectory() as home, chromium() as browser:
-        with jupyterlab(Path(home)) as lab:
+        with jupyterlab(Path(home), browser) as lab:
             for path in LECTURES:
-                notebook = NotebookPage(browser, lab, path.name)
+                notebook = NotebookPage(lab, path.name)
                 notebook.run_all()
                 took = []
                 for panel in notebook.panels():

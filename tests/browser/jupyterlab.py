@@ -61,7 +61,7 @@ def jupyterlab(home: Path, browser: Browser) -> Iterator[Lab]:
     }
     with running_lab(folder, home, port, **variables) as (_, url):
         address, _, token = url.partition("/lab?token=")
-        tabs = browser.new_context(viewport={"width": 1280, "height": 900})
+        tabs = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
         yield Lab(address, token, folder, tabs)
         tabs.close()
 
@@ -99,9 +99,9 @@ class NotebookPage:
         """Run All Cells, and wait until the last one has run."""
         for name in ("Run", "Run All Cells"):
             self.page.get_by_role("menuitem", name=name, exact=True).click()
-        self.page.wait_for_function(f"{PROMPTS}.some(text => text.includes('*'))")
+        self.page.wait_for_function(f"{PROMPTS}.some(text => text.includes('*'))", polling=100)
         done = f"{PROMPTS}.every(text => !text.includes('*'))"
-        self.page.wait_for_function(done, timeout=seconds * 1000)
+        self.page.wait_for_function(done, polling=200, timeout=seconds * 1000)
 
     def unfinished(self) -> list[str]:
         """The prompts of code cells that have not run, with the place where they stand."""
@@ -141,7 +141,7 @@ class Panel:
         self.root.evaluate("panel => dgm.watch(panel)")
         act()
         try:
-            self.page.wait_for_function("dgm.took !== null", timeout=seconds * 1000)
+            self.page.wait_for_function("dgm.took !== null", polling=20, timeout=seconds * 1000)
         except Exception as error:
             text = self.root.inner_text()
             raise AssertionError(f"{what} changes no picture in the panel with {text!r}") from error
@@ -161,12 +161,9 @@ class Panel:
 
     def move_slider(self, slider: Locator) -> None:
         name = slider.locator("label").inner_text()
-        goes_left = self.drag(slider)
-        keys = ["ArrowRight", "ArrowLeft"] if goes_left else ["ArrowLeft", "ArrowRight"]
-        thumb = slider.locator(".noUi-handle")
-        for key in keys:
-            thumb.focus()
-            self.changes(f"{key} on {name}", lambda key=key: self.page.keyboard.press(key))
+        key = "ArrowRight" if self.drag(slider) else "ArrowLeft"
+        slider.locator(".noUi-handle").focus()
+        self.changes(f"{key} on {name}", lambda: self.page.keyboard.press(key))
 
     def drag(self, slider: Locator) -> bool:
         """By the mouse, to the quarter of the track that is further away; whether leftwards."""
@@ -211,7 +208,7 @@ class Panel:
     def quiet(self) -> None:
         """Wait until no new picture comes: on a busy machine there is a queue of ticks."""
         for _ in range(60):
-            self.page.wait_for_function(IDLE)
+            self.page.wait_for_function(IDLE, polling=50)
             self.root.evaluate("panel => dgm.watch(panel)")
             self.page.wait_for_timeout(350)  # a play button ticks every 200
             if self.page.evaluate("dgm.pictures") == 0:
