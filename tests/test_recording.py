@@ -69,6 +69,21 @@ def test_a_frame_is_the_panels_picture():
     assert kept.alt == 'a = 2.00, b = 0.50, n = 3, ""<", False'
 
 
+def test_a_state_is_drawn_once_however_many_controls_move():
+    panel = explore(draw, size=(2, 2), a=(0.0, 2.0, 1.0), b=(0.0, 1.0, 0.5), n=(2, 4))
+    drawn, redraw = [], panel.redraw
+
+    def count(*arguments):
+        drawn.append(arguments)
+        redraw(*arguments)
+
+    panel.redraw = count
+    n_frames = len(record(panel).frames)
+    assert n_frames == 27
+    n_back = 3  # to where the controls stood
+    assert n_frames - 1 <= len(drawn) <= n_frames + n_back
+
+
 def test_a_live_panel_is_a_film_to_the_end_of_its_run():
     def draw_state(fig, state):
         (ax,) = plots.axes(fig)
