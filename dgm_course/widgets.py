@@ -171,9 +171,8 @@ def _control(name: str, choice: Any, default: Any) -> ipw.Widget:
         if start and default not in choice:
             raise ValueError(f"{name} starts at {default!r}, outside {choice}")
         # No dropdown: JupyterLab takes its arrow keys for itself, and moves to another cell.
-        style["button_width"] = layout["width"] = "auto"
-        style["description_width"] = "initial"
-        layout |= {"margin": "2px 2em 2px 2px", "display": "flex"}
+        style |= {"description_width": "initial", "button_width": "auto"}
+        layout |= {"width": "auto", "margin": "2px 2em 2px 2px", "display": "flex"}
         layout |= {"align_items": "baseline", "grid_gap": "0.6em"}
         return ipw.ToggleButtons(options=choice, **common)
     numbers = isinstance(choice, tuple) and all(
