@@ -7,9 +7,8 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 # As the dgm command does: threads that wait must not spin (see cli.py).
 export OMP_WAIT_POLICY ?= PASSIVE
-# A notebook's threads and the runner's must not fight for two cores. The browser's files, of few
-# and long tests, start first.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# A notebook's threads and the runner's must not fight for two cores.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: lab test test-elsewhere bench grade-scale frames site format clean
 
