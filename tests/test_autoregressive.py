@@ -18,6 +18,7 @@ from dgm_course.autoregressive import (
     sees_by_gradient,
     sees_by_perturbation,
 )
+from dgm_course.autoregressive.sampling import gate
 from tests.autoregressive import MODELS, NETWORKS, fit_independent, images, labels, make, strong
 
 
@@ -353,3 +354,9 @@ def test_the_certificate_leaves_the_model_alone():
     assert after.dtype == torch.float32
     assert np.array_equal(before.detach(), after.detach())
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_gate_opens_the_first_half_by_the_second():
+    value, opening = torch.tensor([[[1.0, -0.5]]]), torch.tensor([[[30.0, -30.0]]])
+    opened = gate(torch.cat([value, opening], 1).double())  # (1, 1, 2)
+    assert opened.squeeze().tolist() == pytest.approx([math.tanh(1.0), 0.0], abs=1e-12)
