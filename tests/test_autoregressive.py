@@ -339,6 +339,16 @@ def test_what_rounds_is_found_by_perturbation():
         check_causal(model, (3, 3))
 
 
+def test_a_perturbed_pixel_always_takes_another_level():
+    class Total(PixelCNN):  # every logit moves with every value
+        def logits_of(self, values, labels=None):
+            total = values.sum((1, 2, 3)).view(-1, 1, 1, 1, 1)
+            return total * torch.arange(2.0).view(1, 2, 1, 1, 1) + 0 * values[:, None]
+
+    for seed in range(5):
+        assert sees_by_perturbation(Total(2), (3, 3), n_images=1, seed=seed).all()
+
+
 def test_the_first_leak_is_named():
     model = make("plain")
     model.first.mask[:, :, 1, 2] = 1
