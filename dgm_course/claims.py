@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -75,16 +76,29 @@ def _worst(bad: np.ndarray, n: int) -> str:
 
 
 def check(
-    answer: Any, test: Callable[[Any], bool | str], *, expected: str, why: str, name: str = "answer"
+    answer: Any,
+    test: Callable[[Any], bool | str],
+    *,
+    expected: str,
+    why: str,
+    hint: str,
+    name: str = "answer",
 ) -> None:
     """Tell the reader whether an exercise's ``answer`` holds, without giving the answer away.
+
+    Right mathematics is not refused for its type: before ``test`` sees the answer, arrays and
+    lists of numbers become tensors, and a function is given clones of its tensors (so that one
+    that works in place changes nothing) and gives back its floating numbers in the dtype of the
+    first floating tensor that it was given.
 
     Args:
         answer: what the reader wrote; ``...`` means not answered yet.
         test: a property of a right answer, recomputed here. It returns True or False, or a
-            sentence that says what came instead.
+            sentence that says what came instead; the best names a typical mistake.
         expected: what kind of thing a right answer is.
-        why: the reason, shown with a wrong and with a right answer.
+        why: the reason, shown with a right answer.
+        hint: where to look, shown with a wrong answer. There is a second try, so it must not
+            say what the answer is.
         name: what the reader was asked to fill in.
     """
     if answer is ...:
@@ -93,7 +107,7 @@ def check(
     try:
         # What the check draws must not move the notebook's stream: what follows was calibrated.
         with torch.random.fork_rng(devices=[]):
-            verdict = test(answer)
+            verdict = test(_of_our_types(answer))
     except Exception as error:
         verdict = f"the check met {type(error).__name__}: {error}"
     if isinstance(verdict, torch.Tensor):
@@ -103,12 +117,45 @@ def check(
     if isinstance(verdict, bool | np.bool_) and verdict:
         print(f"✓ {name}: right. {why}")
         return
-    came = verdict if isinstance(verdict, str) else f"got {_short(answer)}"
-    print(f"✗ {name}: not yet. Expected {expected}; {came}. {why}")
+    came = verdict if isinstance(verdict, str) else _came(answer)
+    print(f"✗ {name}: not yet. Expected {expected}; {came}. Hint: {hint}")
 
 
-def _short(answer: Any) -> str:
-    text = repr(answer)
-    if isinstance(answer, float) and math.isfinite(answer):
-        text = f"{answer:g}"
-    return text if len(text) <= 60 else text[:57] + "..."
+def _of_our_types(answer: Any) -> Any:
+    """Tensors for arrays and lists of numbers; a function that takes and gives ours."""
+    is_function = callable(answer) and not isinstance(answer, type | torch.nn.Module)
+    return _taking_clones(answer) if is_function else _as_tensor(answer, None)
+
+
+def _taking_clones(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*given: Any, **named: Any) -> Any:
+        tensors = [x for x in (*given, *named.values()) if isinstance(x, torch.Tensor)]
+        dtype = next((x.dtype for x in tensors if x.is_floating_point()), None)
+        result = function(*map(_clone, given), **{key: _clone(x) for key, x in named.items()})
+        return _as_tensor(result, dtype)
+
+    return call
+
+
+def _clone(x: Any) -> Any:
+    return x.clone() if isinstance(x, torch.Tensor) else x
+
+
+def _as_tensor(x: Any, dtype: torch.dtype | None) -> Any:
+    if isinstance(x, np.generic):
+        return x.item()
+    if isinstance(x, np.ndarray) and x.dtype.kind in "biuf":
+        x = torch.from_numpy(np.ascontiguousarray(x))
+    if isinstance(x, list) and x and all(isinstance(i, int | float | torch.Tensor) for i in x):
+        x = torch.tensor([i.item() if isinstance(i, torch.Tensor) else i for i in x], dtype=dtype)
+    if isinstance(x, torch.Tensor):
+        return x.to(dtype) if dtype is not None and x.is_floating_point() else x
+    return tuple(_as_tensor(part, dtype) for part in x) if type(x) is tuple else x
+
+
+def _came(answer: Any) -> str:
+    if callable(answer):  # a function's text is its address, which tells nobody anything
+        return "its values are others"
+    text = f"{answer:g}" if isinstance(answer, float) and math.isfinite(answer) else repr(answer)
+    return f"got {text}" if len(text) <= 60 else f"got {text[:57]}..."

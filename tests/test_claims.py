@@ -78,7 +78,12 @@ def test_claims_about_training_are_checked_without_quick(capsys, monkeypatch):
         claim("trained", 5.0, below=1, trained=True)
 
 
-ABOUT = {"expected": "a positive number", "why": "Lengths are positive.", "name": "length"}
+ABOUT = {
+    "expected": "a positive number",
+    "why": "Lengths are positive.",
+    "hint": "Look at the sign.",
+    "name": "length",
+}
 
 
 def test_an_unanswered_exercise(capsys):
@@ -102,11 +107,12 @@ def test_a_right_answer(capsys, verdict):
         (1.0, lambda a: np.bool_(False), "got 1"),
     ],
 )
-def test_a_wrong_answer_hears_what_was_expected_what_came_and_why(capsys, answer, test, came):
+def test_a_wrong_answer_hears_what_was_expected_what_came_and_a_hint(capsys, answer, test, came):
     check(answer, test, **ABOUT)
     printed = capsys.readouterr().out
     assert printed.startswith(f"✗ length: not yet. Expected a positive number; {came}")
-    assert printed.endswith("Lengths are positive.\n")
+    assert printed.endswith("Hint: Look at the sign.\n")
+    assert ABOUT["why"] not in printed  # there is a second try
     assert len(printed) < 250
 
 
@@ -134,3 +140,57 @@ def test_a_check_leaves_the_stream_of_random_numbers_alone():
     torch.manual_seed(0)
     check(2.0, lambda answer: bool((torch.randn(5) < 100).all()), **ABOUT)
     torch.testing.assert_close(torch.rand(3), expected, atol=0, rtol=0)
+
+
+# --- right mathematics is not refused for its type -------------------------------------------
+
+
+def doubles(answer):
+    x = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    torch.testing.assert_close(answer(x), 2 * x, atol=1e-6, rtol=0)
+    return torch.equal(x, torch.tensor([1.0, 2.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda x: 2 * x,
+        lambda x: 2 * x.numpy(),
+        lambda x: np.array([2, 4], dtype=np.float32),
+        lambda x: (2 * x).float(),
+        lambda x: [2 * float(v) for v in x],
+        lambda x: [2 * v for v in x],
+        lambda x: x.mul_(2),
+    ],
+    ids=["tensor", "numpy", "numpy float32", "float32", "list", "list of tensors", "in place"],
+)
+def test_a_function_is_judged_by_its_values(capsys, answer):
+    check(answer, doubles, **ABOUT)
+    assert capsys.readouterr().out.startswith("✓")
+
+
+@pytest.mark.parametrize("answer", [lambda x: 3 * x, lambda x: x.mul_(3), lambda x: [2.0]])
+def test_other_values_are_refused_and_no_address_is_printed(capsys, answer):
+    check(answer, lambda a: torch.equal(a(torch.ones(2)), 2 * torch.ones(2)), **ABOUT)
+    printed = capsys.readouterr().out
+    assert printed.startswith("✗")
+    assert "0x" not in printed
+
+
+@pytest.mark.parametrize("answer", [[1, 2], (1.0, 2.0), np.array([1, 2]), np.array([1.0, 2.0])])
+def test_numbers_in_a_row_compare_in_any_container(capsys, answer):
+    check(answer, lambda a: sum(a) == 3 and a[1] == 2, **ABOUT)
+    assert capsys.readouterr().out.startswith("✓")
+
+
+def test_a_pair_stays_a_pair_and_gradients_pass(capsys):
+    x = torch.ones(2, requires_grad=True)
+
+    def test(answer):
+        value, log_det = answer(x)
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+        assert gradient.tolist() == [2, 2]
+        return log_det.dtype == torch.float32
+
+    check(lambda x: (2 * x, np.zeros(2)), test, **ABOUT)
+    assert capsys.readouterr().out.startswith("✓")

@@ -23,6 +23,21 @@ DRAWINGS = {
     "points": lambda ax, n: plots.points(ax, np.full((5, 2), n)),
     "line": lambda ax, n: plots.line(ax, [0, 1], [0, n], label="line"),
     "curves": lambda ax, n: plots.curves(ax, np.linspace(-1, n, 24).reshape(3, 4, 2)),
+    "lines": lambda ax, n: plots.lines(ax, [0, 1], {"a": [0, n], "b": n}, exact={"c": n / 2}),
+    "marks": lambda ax, n: plots.marks(ax, {"here": (n, n), "there": (0, n)}),
+    "error_bars": lambda ax, n: plots.error_bars(ax, [0, 1], [0, n], [0.1, 0.2], label="e"),
+    "grouped_bars": lambda ax, n: plots.grouped_bars(
+        ax, ["u", "v"], {"a": [1, n], "b": [n, 1]}, exact={"c": [n, n]}
+    ),
+    "stacked bars": lambda ax, n: plots.grouped_bars(
+        ax, [0, 1], {"a": [1, abs(n)], "b": [1, 1]}, stacked=True
+    ),
+    "image_table": lambda ax, n: plots.image_table(
+        ax, np.full((2, 3, 4, 4), abs(n)), rows="ab", columns="xyz"
+    ),
+    "landscape": lambda ax, n: plots.landscape(
+        ax, np.arange(100) % 7, 2.0, samples=np.full((5, 2), n)
+    ),
 }
 
 
@@ -228,3 +243,55 @@ def test_bars_stack_and_move(ax):
     ]
     with pytest.raises(ValueError, match="shorter"):
         plots.bars(ax, [0], [1], label="a")
+
+
+# --- charts ---------------------------------------------------------------------------------
+
+
+def test_lines_differ_in_colour_and_style_and_what_is_exact_is_black_and_dashed(ax):
+    plots.lines(ax, [0, 1], {"a": [0, 1], "b": [1, 2]}, exact={"c": 3.0}, xlabel="time")
+    a, b, c = ax.lines
+    assert a.get_color() != b.get_color()
+    assert a.get_linestyle() != b.get_linestyle()
+    assert (c.get_color(), c.get_linestyle()) == (plots.BLACK, "--")
+    assert [list(v) for v in c.get_data()] == [[0, 1], [3, 3]]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["a", "b", "c"]
+    assert ax.get_xlabel() == "time"
+
+
+def test_a_line_may_bring_its_own_x_and_look(ax):
+    look = {"a": {"color": plots.GREEN, "style": ""}}
+    plots.lines(ax, [0, 1], {"a": ([5, 7, 9], [1, 2, 3])}, looks=look, legend_at=None)
+    (a,) = ax.lines
+    assert list(a.get_xdata()) == [5, 7, 9]
+    assert (a.get_color(), a.get_linestyle()) == (plots.GREEN, "None")
+    assert ax.get_legend() is None
+
+
+def test_grouped_bars_stand_side_by_side_with_the_exact_value_over_their_middle(ax):
+    plots.grouped_bars(ax, ["u", "v"], {"a": [1, 2], "b": [3, 4]}, exact={"c": [5, 6]})
+    left, right = ax.containers
+    for i, (a, b) in enumerate(zip(left, right, strict=True)):
+        assert a.get_x() + a.get_width() == pytest.approx(b.get_x())
+        assert ax.lines[0].get_xdata()[i] == pytest.approx(b.get_x())
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["u", "v"]
+    assert left[0].get_hatch() != right[0].get_hatch()
+
+
+def test_stacked_bars_stand_on_each_other(ax):
+    plots.grouped_bars(ax, [0, 1], {"a": [1, 2], "b": [3, 4]}, stacked=True)
+    assert [bar.get_y() for bar in ax.containers[1]] == [1, 2]
+
+
+def test_error_bars_reach_two_standard_errors(ax):
+    plots.error_bars(ax, [0, 1], [10, 20], [1, 2], label="e")
+    (segments,) = ax.collections
+    assert [s[:, 1].tolist() for s in segments.get_segments()] == [[8, 12], [16, 24]]
+
+
+def test_an_image_table_names_the_middle_of_rows_and_columns(ax):
+    plots.image_table(ax, np.zeros((6, 3, 4)), rows=["r", "s"], columns=["x", "y", "z"])
+    assert list(ax.get_xticks()) == [1.5, 6.5, 11.5]
+    assert list(ax.get_yticks()) == [1, 5]
+    with pytest.raises(ValueError, match="n_columns"):
+        plots.image_table(ax, np.zeros((6, 3, 4)))
