@@ -20,7 +20,9 @@ from click.testing import CliRunner, Result
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import dgm_course
-from dgm_course.cli import clean, lab_arguments, main
+from dgm_course.cli import main
+from dgm_course.lectures.lab_config import lab_arguments
+from dgm_course.lectures.running import clean
 from tests.lab import environment, running_lab, wait_for
 
 ROOT = Path(__file__).parent.parent
@@ -297,7 +299,7 @@ def test_lab_arguments_of_the_user_replace_ours() -> None:
         "--ServerApp.root_dir=notebooks",
         "--ServerApp.ip=127.0.0.1",
         "--LabApp.news_url=None",
-        "--ServerApp.contents_manager_class=dgm_course.contents.LectureContents",
+        "--ServerApp.contents_manager_class=dgm_course.lectures.contents.LectureContents",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--ServerApp.port=8890",
         "--no-browser",

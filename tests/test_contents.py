@@ -8,7 +8,8 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from traitlets import Any
 from traitlets.config import LoggingConfigurable
 
-from dgm_course.contents import VIEW, LectureContents
+from dgm_course.lectures.contents import LectureContents
+from dgm_course.lectures.views import VIEW
 
 STATE = "application/vnd.jupyter.widget-state+json"
 

@@ -2,7 +2,7 @@
 
 import json
 
-from dgm_course.lab_config import write_lab_config
+from dgm_course.lectures.lab_config import write_lab_config
 
 
 def test_slides_have_their_theme_and_the_module_that_they_lack(tmp_path):

@@ -7,9 +7,10 @@ import statistics
 import nbformat
 import pytest
 
+from dgm_course.lectures.notebooks import LECTURES, NOTEBOOKS
+from dgm_course.lectures.rehearsal import Rehearsal
 from dgm_course.widgets import Panel
 from tests.exercises import exercises
-from tests.lectures import LECTURES, NOTEBOOKS, Lecture
 
 ROOT = NOTEBOOKS.parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -32,7 +33,7 @@ def code(notebook):
 
 @pytest.fixture(scope="module")
 def lecture(path):
-    return Lecture(path).run()
+    return Rehearsal(path).run()
 
 
 def outputs(code, *kinds):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dgm_course import plots
-from dgm_course.recording import MAX_FRAMES, _thin, record
+from dgm_course.lectures.recording import MAX_FRAMES, _thin, record
 from dgm_course.widgets import explore, live
 
 
@@ -117,7 +117,7 @@ def test_a_run_without_an_end_is_no_film(monkeypatch):
             yield n
             n += 1
 
-    monkeypatch.setattr("dgm_course.recording.MAX_STEPS", 5)
+    monkeypatch.setattr("dgm_course.lectures.recording.MAX_STEPS", 5)
     panel = live(forever, lambda fig, state: draw(fig, a=state), size=(2, 2))
     with pytest.raises(ValueError, match="within 5 steps"):
         record(panel)

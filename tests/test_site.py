@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from dgm_course.lectures.notebooks import LECTURES
 from docs.site import build, frames
-from tests.lectures import LECTURES
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """Slides are the title and the core; the lectures carry their marks."""
 
-import json
-
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from dgm_course.slides import main, mark_slides
-from tests.lectures import LECTURES
+from dgm_course.lectures.notebooks import LECTURES
+from dgm_course.lectures.reading import mark
+from dgm_course.lectures.slides import mark_slides
 
 
 def kinds(notebook):
@@ -53,33 +52,21 @@ def test_the_title_and_the_core_are_slides():
     assert kinds(notebook) == expected
 
 
-def test_a_notebook_without_a_core_is_left_alone():
-    notebook = new_notebook(cells=[new_markdown_cell("# Homework"), new_code_cell("1")])
-    mark_slides(notebook)
-    assert kinds(notebook) == [None, None]
-
-
-def test_marking_changes_the_marks_only_and_twice_is_once(tmp_path):
-    path = tmp_path / "01_a.ipynb"
-    notebook, _ = lecture()
-    nbformat.write(notebook, path)
-    main([str(path)])
-    once = path.read_text(encoding="utf-8")
-    main([str(path)])
-    assert path.read_text(encoding="utf-8") == once == nbformat.writes(json_notebook(path)) + "\n"
-    for cell in (marked := json.loads(once))["cells"]:
-        cell["metadata"].pop("slideshow")
-    assert marked == json.loads(nbformat.writes(notebook))
-
-
-def json_notebook(path):
-    return nbformat.read(path, 4)
+def test_a_folded_answer_stands_under_its_panel():
+    answer = "<details>\n<summary>What happens</summary>\n\nIt moves.\n\n</details>"
+    for after, kind in [(answer, "-"), (answer + "\n\nAnd more.", "subslide")]:
+        cells = [new_markdown_cell("# 01 · A"), new_markdown_cell("# Core\n\n## 1. Why?")]
+        cells += [new_markdown_cell("Predict."), new_code_cell("explore(draw, a=(0, 1))")]
+        notebook = new_notebook(cells=[*cells, new_markdown_cell(after)])
+        mark_slides(notebook)
+        assert kinds(notebook)[3:] == ["-", kind]
 
 
 @pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
 def test_every_lecture_is_marked(path):
     notebook = nbformat.read(path, 4)
-    before = kinds(notebook)
-    mark_slides(notebook)
-    assert before == kinds(notebook), f"run: python -m dgm_course.slides notebooks/{path.name}"
-    assert before.count("slide") >= 4
+    before = [dict(cell.metadata) for cell in notebook.cells]
+    mark(notebook)
+    after = [cell.metadata for cell in notebook.cells]
+    assert before == after, f"run: python -m dgm_course.lectures.reading notebooks/{path.name}"
+    assert kinds(notebook).count("slide") >= 4

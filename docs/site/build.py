@@ -21,7 +21,7 @@ from typing import Any
 
 import nbformat
 
-from dgm_course.cli import read_lectures
+from dgm_course.lectures.notebooks import read_lectures
 from docs.site.frames import ROOT, record_all
 
 SITE = ROOT / "_site"

@@ -39,8 +39,8 @@ def key(notebook: Path, quick: bool) -> str:
 def record_lecture(notebook: Path, quick: bool, cache: Path = CACHE) -> Path:
     """Run a lecture in this process and write its frames and their manifest, if there are none."""
     from dgm_course import plots
-    from dgm_course.recording import MAX_FRAMES, record
-    from tests.lectures import Lecture
+    from dgm_course.lectures.recording import MAX_FRAMES, record
+    from dgm_course.lectures.rehearsal import Rehearsal
 
     folder = cache / key(notebook, quick)
     if (folder / "manifest.json").is_file():
@@ -49,7 +49,7 @@ def record_lecture(notebook: Path, quick: bool, cache: Path = CACHE) -> Path:
     unfinished.mkdir(parents=True)
     manifest = {}
     with mock.patch.object(plots, "show") if quick else nullcontext():  # the notebook has them
-        panels = Lecture(notebook).run(quick=quick).panels
+        panels = Rehearsal(notebook).run(quick=quick).panels
     budget = (QUICK_FRAMES, QUICK_STEPS) if quick else (MAX_FRAMES, None)
     for cell_id, panel in panels.items():
         recording = record(panel, budget[0], until=budget[1])
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few frames, short training")
     options = parser.parse_args()
-    from tests.lectures import LECTURES
+    from dgm_course.lectures.notebooks import LECTURES
 
     folders = record_all(LECTURES, options.quick)
     current = {folder.name for folder in folders.values()}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dgm_course.lectures.notebooks import LECTURES
 from tests.benchmarks.harness import Row
 from tests.browser.chromium import chromium
 from tests.browser.jupyterlab import NotebookPage, jupyterlab
-from tests.lectures import LECTURES
 
 
 def sliders() -> list[Row]:

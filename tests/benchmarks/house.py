@@ -9,16 +9,17 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dgm_course.lectures.notebooks import LECTURES
+from dgm_course.lectures.rehearsal import Rehearsal
 from dgm_course.widgets import Panel
 from tests.benchmarks.harness import Row, in_turn
-from tests.lectures import LECTURES, Lecture
 
 
 def sliders() -> list[Row]:
     """From a control's new value to the new picture: 95th percentile, a lecture's slowest panel."""
     rows = []
     for path in LECTURES:
-        panels = {k: p for k, p in Lecture(path).run().panels.items() if hasattr(p, "controls")}
+        panels = {k: p for k, p in Rehearsal(path).run().panels.items() if hasattr(p, "controls")}
         slowest = {cell_id: percentile(panel) for cell_id, panel in panels.items()}
         worst = max(slowest, key=lambda cell_id: slowest[cell_id])
         what = f"slider to picture, lecture {path.stem[:2]}, slowest of {len(panels)} ({worst})"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from dgm_course.lectures.notebooks import NOTEBOOKS
 from tests.browser.chromium import WATCH, Problems
 from tests.lab import running_lab
-from tests.lectures import NOTEBOOKS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Locator

@@ -7,8 +7,8 @@ import re
 import nbformat
 import pytest
 
+from dgm_course.lectures.notebooks import NOTEBOOKS
 from tests.browser.jupyterlab import NotebookPage
-from tests.lectures import NOTEBOOKS
 
 RELEASED = sorted(NOTEBOOKS.glob("assignments/*/release/**/*.ipynb"))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import nbformat
 import pytest
 
-from dgm_course.contents import VIEW
+from dgm_course.lectures.notebooks import LECTURES
+from dgm_course.lectures.views import VIEW
 from tests.browser.jupyterlab import NotebookPage, Panel
 from tests.lab import wait_for
-from tests.lectures import LECTURES
 
 # --- controls -------------------------------------------------------------------------------
 

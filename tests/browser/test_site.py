@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from dgm_course.lectures.notebooks import LECTURES
 from tests.browser.chromium import Problems
-from tests.lectures import LECTURES
 
 MISSING = "browser tests skipped: no npm here, which brings the site's scripts"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 # Defaults: what the user has chosen before stays.
@@ -49,3 +50,28 @@ def write_lab_config(folder: Path, has_rise: bool) -> None:
         (extension / "static").mkdir(parents=True)
         (extension / "static" / "remoteEntry.js").write_text(CONSOLE)
         (extension / "package.json").write_text(json.dumps(EXTENSION))
+
+
+def lab_arguments(
+    folder: Path, port: int | None, extra: Sequence[str], uid: int | None
+) -> list[str]:
+    """The arguments of jupyter lab: our defaults, less what ``extra`` sets, then ``extra``."""
+    given = {argument.partition("=")[0] for argument in extra}
+    defaults = [
+        ("--ServerApp.root_dir", "--notebook-dir", f"={folder}"),
+        ("--ServerApp.ip", "--ip", "=127.0.0.1"),
+        ("--LabApp.news_url", "", "=None"),
+        *[
+            ("--LabApp.default_url", "", f"=/lab/tree/{page.name}")
+            for page in folder.glob("00_*.ipynb")  # the first page, not an empty launcher
+        ],
+        ("--ServerApp.contents_manager_class", "", "=dgm_course.lectures.contents.LectureContents"),
+        ("--LabApp.check_for_updates_class", "", "=jupyterlab.NeverCheckForUpdate"),
+    ]
+    if port is not None:
+        defaults.append(("--ServerApp.port", "", f"={port}"))
+    if uid == 0:
+        defaults.append(("--allow-root", "--ServerApp.allow_root", ""))
+    # Jupyter refuses an argument that comes twice.
+    ours = [name + value for name, alias, value in defaults if not given & {name, alias}]
+    return [*ours, *extra]

@@ -6,7 +6,7 @@ from typing import Any
 
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 
-VIEW = "application/vnd.jupyter.widget-view+json"
+from dgm_course.lectures.views import drop_views
 
 
 class LectureContents(AsyncLargeFileManager):
@@ -25,14 +25,3 @@ class LectureContents(AsyncLargeFileManager):
             if path.strip("/") not in {session["path"].strip("/") for session in running}:
                 drop_views(model["content"])
         return model
-
-
-def drop_views(notebook: Any) -> None:
-    """Take the views of widgets out of a notebook, and leave what stands in for them."""
-    notebook["metadata"].pop("widgets", None)
-    for cell in notebook["cells"]:
-        outputs = cell.get("outputs", [])
-        for output in outputs:
-            output.get("data", {}).pop(VIEW, None)
-        if outputs:
-            cell["outputs"] = [output for output in outputs if output.get("data") != {}]

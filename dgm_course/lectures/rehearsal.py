@@ -1,4 +1,4 @@
-"""Run a lecture's code cells in this process, quickly, and keep its panels."""
+"""A lecture's code cells run in this process, quickly, and its panels kept."""
 
 from __future__ import annotations
 
@@ -9,24 +9,21 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import nbformat
-
 from dgm_course.widgets import Panel
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-LECTURES = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
-
-class Lecture:
+class Rehearsal:
     """A notebook, the names its code cells define, and the panels they make, by cell id."""
 
     def __init__(self, path: Path) -> None:
+        import nbformat
+
         self.path = path
         self.cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
         self.names: dict[str, Any] = {"__name__": "__main__"}
         self.panels: dict[str, Panel] = {}
 
-    def run(self, quick: bool = True) -> Lecture:
+    def run(self, quick: bool = True) -> Rehearsal:
         """All code cells, with a twentieth of the training steps if it is to be quick."""
         steps = mock.patch.dict(os.environ, DGM_COURSE_QUICK="1" if quick else "")
         with steps, contextlib.chdir(self.path.parent):
@@ -48,7 +45,8 @@ class Lecture:
         for name in ("explore", "live"):
 
             def keep(*args: Any, make: Any = self.names[name], **options: Any) -> Panel:
-                self.panels[self.current] = panel = make(*args, **options)
+                panel: Panel = make(*args, **options)
+                self.panels[self.current] = panel
                 return panel
 
             self.names[name] = keep

@@ -1,29 +1,23 @@
-"""Which cells of a lecture are slides: the title, and the core sections.
-
-``dgm run --in-place`` marks them; ``python -m dgm_course.slides NOTEBOOK...`` does nothing else.
-"""
+"""Which cells of a lecture are slides: the title, and the core sections."""
 
 from __future__ import annotations
 
-import json
 import re
-import sys
-from pathlib import Path
 from typing import Any
+
+from dgm_course.lectures.cells import is_lesson, source_of
 
 
 def mark_slides(notebook: Any) -> None:
     """Give every cell its slide type, as jupyterlab-rise and nbconvert read it.
 
     A section's first cell starts a slide, and what follows goes below it, one thought a screen: a
-    panel stands under the words before it, words under the figure that they speak of. Cells that
+    panel stands under the words before it, words under the figure that they speak of, the folded
+    answer to a question under its panel. Cells that
     only check or only say how to draw (claims, exercises' answers, drawing functions) are left out,
-    so are figures that a panel shows again, and all that is not core. A notebook without a core is
-    left as it is.
+    so are figures that a panel shows again, and all that is not core.
     """
-    cells = [(cell, "".join(cell["source"])) for cell in notebook["cells"]]
-    if not any(re.match(r"# Core\b", source) for _, source in cells):
-        return
+    cells = [(cell, source_of(cell)) for cell in notebook["cells"]]
     explored = {
         name for _, source in cells for name in re.findall(r"^explore\(\s*(\w+)", source, re.M)
     }
@@ -34,12 +28,16 @@ def mark_slides(notebook: Any) -> None:
                 part = "core" if heading[1].strip() == "Core" else "further"
             asked = "**Exercise" in source
             what = "heading" if source.startswith("#") else "exercise" if asked else "words"
+            if re.fullmatch(r"<details>.*</details>", source.strip(), re.DOTALL):
+                what = "answer"  # folded until it is asked for
         else:
             what = _what(cell, source, explored)
             what = "aside" if asked and what == "code" else what  # the answer and its check
         kind = {"heading": "slide", "aside": "skip"}.get(what, "subslide")
         if (before, what) in {("words", "panel"), ("figure", "words")}:
             kind, what = "-", "end"  # on the same slide, and no more on it
+        elif what == "answer":
+            kind, what = "-", before
         if part == "title":
             part = "imports"
         elif part != "core":
@@ -55,17 +53,4 @@ def _what(cell: Any, source: str, explored: set[str]) -> str:
     if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
         shown = re.fullmatch(r"plots\.show\((\w+), size=\([^)]*\)\)", source)
         return "aside" if shown and shown[1] in explored else "figure"
-    return "aside" if re.search(r"^(claim|check)\(|^def draw_", source, re.MULTILINE) else "code"
-
-
-def main(paths: list[str]) -> None:
-    """Mark the slides of the notebooks, and change nothing else."""
-    for path in map(Path, paths):
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        mark_slides(notebook)
-        text = json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True)
-        path.write_text(text + "\n", encoding="utf-8", newline="\n")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    return "code" if is_lesson(cell) else "aside"
