@@ -96,7 +96,9 @@ def the_package() -> dict[str, str]:
 
 def test_the_package_keeps_to_the_rules() -> None:
     sources = the_package()
-    assert {"__init__.py", "flows/planar.py", "data/toy.py", "plots/charts.py", "cli.py"} <= {*sources}
+    assert {"__init__.py", "flows/planar.py", "data/toy.py", "plots/charts.py", "cli.py"} <= {
+        *sources
+    }
     assert problems(sources) == []
 
 

@@ -105,8 +105,56 @@ def test_first_cells(path, notebook):
 
 def test_has_both_parts_a_summary_and_references(notebook):
     headings = re.findall(r"^#+ (.+)$", "\n".join(texts(notebook)), re.MULTILINE)
-    for heading in ("Core", "Further", "Summary", "References"):
+    for heading in ("Core", "Further", "Where this differs from the slides", "Summary"):
         assert heading in headings
+    assert headings[-1] == "References"
+
+
+def drawing_lengths(code):
+    drawing = [c.source for c in code if re.search(r"^def draw_", c.source, re.MULTILINE)]
+    return [len(source.splitlines()) for source in drawing]
+
+
+def test_drawing_is_short(code):
+    lengths = drawing_lengths(code)
+    assert lengths
+    assert statistics.median(lengths) <= 12, sorted(lengths)
+
+
+PREDICT = re.compile(r"^\*Predict", re.MULTILINE)
+ANSWER = re.compile(
+    r"^<details>\n<summary>What happens</summary>\n\n.+?\n\n</details>$", re.DOTALL | re.MULTILINE
+)
+
+
+def unanswered(cells):
+    """The texts that ask for a prediction which no later text answers, before the next asks."""
+    open_ = []
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            answers = ANSWER.findall(cell.source)
+            if answers and open_:
+                open_.pop()
+            if PREDICT.search(cell.source) and not (answers and "*Predict" in cell.source):
+                open_.append(cell.source)
+    return open_
+
+
+def test_every_predict_is_answered(notebook):
+    assert any(PREDICT.search(text) for text in texts(notebook))
+    assert not unanswered(notebook.cells)
+
+
+def test_a_question_without_an_answer_is_found():
+    ask = nbformat.v4.new_markdown_cell("*Predict, then move:* where?")
+    answer = nbformat.v4.new_markdown_cell(
+        "<details>\n<summary>What happens</summary>\n\nThere.\n\n</details>"
+    )
+    assert not unanswered([ask, answer])
+    assert unanswered([ask, answer, ask]) == [ask.source]
+    assert unanswered([answer, ask]) == [ask.source]
+    answer.source = answer.source.replace("\n\n", "\n")  # Markdown inside would not be rendered
+    assert unanswered([ask, answer])
 
 
 def texts(notebook):
@@ -262,15 +310,20 @@ def test_exercises_are_those_with_solutions(lecture):
 
 def test_exercises_tell_right_from_wrong(lecture):
     for name, (answer, check) in exercise_cells(lecture).items():
-        solution, wrong = exercises(lecture.path.stem)[name]
+        solution, wrong, *others = exercises(lecture.path.stem)[name]
         printed = answered(lecture, answer.source, check)
         assert printed == f"{name}: not answered yet\n"
-        assert answered(lecture, solution, check).startswith(f"✓ {name}: right."), name
+        for source in [solution, *(right for rights in others for right in rights)]:
+            assert answered(lecture, source, check).startswith(f"✓ {name}: right."), source
+        why = answered(lecture, solution, check).partition("right. ")[2].strip()
         assert len(wrong) >= 2
         for source in wrong:
             printed = answered(lecture, source, check)
             assert printed.startswith(f"✗ {name}: not yet. Expected "), source
+            assert "Hint: " in printed, source
+            assert why not in printed, "the reason is for a right answer: there is a second try"
             assert "Traceback" not in printed
+            assert " at 0x" not in printed, source
 
 
 def answered(lecture, source, check):
@@ -281,7 +334,7 @@ def answered(lecture, source, check):
 
 def test_no_solution_stands_in_the_notebook(path, code):
     lines = {line.strip() for cell in code for line in cell.source.splitlines()}
-    for name, (solution, _) in exercises(path.stem).items():
+    for name, (solution, *_) in exercises(path.stem).items():
         assert f"{name} = ..." in lines
         assert solution.splitlines()[-1].strip() not in lines
 
