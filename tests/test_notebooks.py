@@ -128,16 +128,17 @@ ANSWER = re.compile(
 
 
 def unanswered(cells):
-    """The texts that ask for a prediction which no later text answers, before the next asks."""
-    open_ = []
+    """The texts that ask for a prediction which no later answer follows, each answer for one."""
+    asked = []
     for cell in cells:
         if cell.cell_type == "markdown":
-            answers = ANSWER.findall(cell.source)
-            if answers and open_:
-                open_.pop()
-            if PREDICT.search(cell.source) and not (answers and "*Predict" in cell.source):
-                open_.append(cell.source)
-    return open_
+            found = [*PREDICT.finditer(cell.source), *ANSWER.finditer(cell.source)]
+            for match in sorted(found, key=lambda match: match.start()):
+                if match.re is PREDICT:
+                    asked.append(cell.source)
+                elif asked:
+                    asked.pop()
+    return asked
 
 
 def test_every_predict_is_answered(notebook):
