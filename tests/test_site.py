@@ -3,7 +3,9 @@
 import html
 import json
 import re
+import shutil
 
+import nbformat
 import pytest
 
 from dgm_course.lectures.notebooks import LECTURES
@@ -93,11 +95,36 @@ def test_every_control_has_a_name_for_those_who_hear_it():
     assert re.search(r'<label><input type="checkbox"> mark</label>', markup)
 
 
-def test_frames_are_kept_until_the_notebook_or_the_package_changes(tmp_path):
-    path = tmp_path / "01_a.ipynb"
-    path.write_text("{}")
+def lecture_importing(path, line):
+    cells = [nbformat.v4.new_code_cell(f"{line}\nnp.load('results/a.npz')")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def test_a_lecture_depends_on_what_it_imports_and_on_its_results(tmp_path):
+    path = lecture_importing(tmp_path / "01_a.ipynb", "from dgm_course.flows import PlanarFlow")
+    (tmp_path / "results").mkdir()
+    for name in ("a.npz", "b.npz"):
+        (tmp_path / "results" / name).touch()
+    found = {p.relative_to(frames.ROOT).as_posix() if frames.ROOT in p.parents else p.name
+             for p in frames.depends_on(path)}  # fmt: skip
+    assert {"dgm_course/flows/planar.py", "dgm_course/probability.py", "a.npz"} <= found
+    assert {"dgm_course/plots/charts.py", "dgm_course/lectures/recording.py"} <= found
+    assert not [name for name in found if "vae/" in name or "grading" in name or name == "b.npz"]
+
+
+def test_frames_are_kept_until_what_they_come_from_changes(tmp_path, monkeypatch):
+    path = lecture_importing(tmp_path / "01_a.ipynb", "from dgm_course.claims import claim")
     first = frames.key(path, False)
     assert frames.key(path, False) == first
     assert frames.key(path, True) != first
-    path.write_text("{ }")
+    package = tmp_path / "tree"
+    shutil.copytree(frames.ROOT / "dgm_course", package / "dgm_course")
+    monkeypatch.setattr(frames, "ROOT", package)
+    assert frames.key(path, False) == first
+    (package / "dgm_course" / "vae" / "linear.py").write_text("")  # not imported
+    assert frames.key(path, False) == first
+    (package / "dgm_course" / "training.py").write_text("")  # imported by claims
+    assert frames.key(path, False) != first
+    lecture_importing(path, "from dgm_course.claims import check")
     assert frames.key(path, False) != first

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import base64
 import html
+import io
 import json
 import os
 import re
@@ -20,17 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from PIL import Image
 
-from dgm_course.lectures.notebooks import read_lectures
+from dgm_course.lectures.notebooks import LECTURES, Lecture, read_lecture
 from docs.site.frames import ROOT, record_all
 
 SITE = ROOT / "_site"
 HERE = Path(__file__).parent
-NOT_SHOWN = {"__init__", "cli", "grading"}  # commands have their --help
+NOT_SHOWN = {"__init__", "cli", "grading", "lectures"}  # commands have their --help
 NOTES = {
     False: "Recorded, without a kernel: these are the pictures the model drew at these values.",
     True: "Recorded, without a kernel. Moving one slider puts the others back where they started.",
 }
+CARD_WIDTH = 480  # pixels, for a card half as wide on a sharp screen
 FILM_NOTE = "Recorded, without a kernel: one training run, step by step."
 
 
@@ -139,7 +142,7 @@ def stage(site: Path, lectures: dict[Path, Path]) -> Path:
     write(source, Path("reference", "index.md"), toctree("The library", ["dgm_course*"]))
     write(source, Path("teaching.md"), toctree("For lecturers", ["docs/teaching/*"]))
     write(source, Path("references.md"), references(list(lectures)))
-    write(source, Path("index.md"), home(list(lectures), handed_out, there, source))
+    write(source, Path("index.md"), home(list(lectures), handed_out, source))
     shutil.copy(scripts() / "mathjax" / "es5" / "tex-svg-full.js", site / "scripts")
     return source
 
@@ -229,23 +232,10 @@ def mend_links(text: str, page: Path, there: set[Path]) -> str:
 # --- pages that are made --------------------------------------------------------------------
 
 
-def home(lectures: list[Path], handed_out: list[Path], there: set[Path], source: Path) -> str:
-    """The first page: the README's opening, the lectures with their questions and pictures."""
-    about = {lecture.path: lecture for lecture in read_lectures(ROOT / "notebooks")}
-    rows = []
-    for path in lectures:
-        notebook = nbformat.read(path, 4)
-        question = re.search(r"\*\*(.+?\?)\*\*", notebook.cells[0].source)
-        picture, alt = first_picture(notebook)
-        (source / "pictures").mkdir(exist_ok=True)
-        (source / "pictures" / f"{path.stem}.png").write_bytes(picture)
-        link = f"notebooks/{path.name}"
-        minutes = about[path].minutes
-        rows.append(
-            f"## [{int(path.stem[:2])} · {about[path].title}]({link})\n\n"
-            f"*{question[1] if question else ''}* About {minutes} min on two cores.\n\n"
-            f"![{alt}](pictures/{path.stem}.png)\n"
-        )
+def home(lectures: list[Path], handed_out: list[Path], source: Path) -> str:
+    """The first page: the README's opening, and a card for each lecture."""
+    (source / "pictures").mkdir(exist_ok=True)
+    cards = "\n".join(card(lecture, source / "pictures") for lecture in map(read_lecture, lectures))
     opening = (ROOT / "README.md").read_text(encoding="utf-8").split("\n\n")[1]
     tail = (
         "The pictures move on these pages, too: their sliders swap frames that were recorded when "
@@ -264,7 +254,25 @@ def home(lectures: list[Path], handed_out: list[Path], there: set[Path], source:
         for title, names in trees
         if names
     )
-    return "\n".join(["# Deep generative models\n", opening + "\n", tail, *rows, contents])
+    grid = f"````{{container}} dgm-cards\n{cards}````\n"
+    return "\n".join(["# Deep generative models\n", opening + "\n", tail, grid, contents])
+
+
+def card(lecture: Lecture, pictures: Path) -> str:
+    """A lecture's title, question, picture and minutes, small."""
+    notebook = nbformat.read(lecture.path, 4)
+    question = re.search(r"\*\*(.+?\?)\*\*", notebook.cells[0].source)
+    picture, alt = first_picture(notebook)
+    name = f"{lecture.path.stem}.png"
+    with Image.open(io.BytesIO(picture)) as image:
+        image.convert("RGB").resize(
+            (CARD_WIDTH, round(image.height * CARD_WIDTH / image.width)), Image.Resampling.LANCZOS
+        ).quantize(64).save(pictures / name, optimize=True)
+    return (
+        f"```{{container}} dgm-card\n![{alt}](pictures/{name})\n\n"
+        f"[{int(lecture.number)} · {lecture.title}](notebooks/{lecture.path.name})\n\n"
+        f"{question[1] if question else ''}\n\n{lecture.minutes} min on two cores\n```\n"
+    )
 
 
 def first_picture(notebook: Any) -> tuple[bytes, str]:
@@ -293,8 +301,7 @@ def references(lectures: list[Path]) -> str:
 def build(quick: bool) -> Path:
     """Record what is not recorded, stage, and let Sphinx build; the folder of the pages."""
     site = SITE / "quick" if quick else SITE
-    lectures = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    source, pages = stage(site, record_all(lectures, quick)), site / "html"
+    source, pages = stage(site, record_all(LECTURES, quick)), site / "html"
     shutil.rmtree(pages, ignore_errors=True)
     environment = os.environ | {
         "DGM_SITE_SCRIPTS": str(site / "scripts"),
