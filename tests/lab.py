@@ -31,7 +31,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
 
 @contextmanager
 def running_lab(
-    folder: Path, home: Path, port: int, **variables: str
+    folder: Path, home: Path, port: int, *arguments: str, **variables: str
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A `dgm lab` process, and the address with its token that it printed."""
     command = [sys.executable, "-m", "dgm_course.cli", "lab", "--notebooks", str(folder)]
@@ -39,7 +39,7 @@ def running_lab(
     with (
         log.open("w") as file,
         subprocess.Popen(
-            [*command, "--port", str(port), "--no-browser"],
+            [*command, "--port", str(port), "--no-browser", *arguments],
             env=environment(home) | variables,
             stdin=subprocess.DEVNULL,
             stdout=file,

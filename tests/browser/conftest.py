@@ -9,7 +9,7 @@ from tests.browser.chromium import MISSING, chromium, executable
 from tests.browser.jupyterlab import Lab, jupyterlab
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[object]:
     if executable() is None:
         if os.environ.get("CI") == "true":
@@ -19,7 +19,7 @@ def browser() -> Iterator[object]:
         yield found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lab(browser, tmp_path_factory) -> Iterator[Lab]:
     with jupyterlab(tmp_path_factory.mktemp("home"), browser) as running:
         yield running

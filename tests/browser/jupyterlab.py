@@ -18,10 +18,25 @@ from tests.browser.chromium import WATCH, Problems
 from tests.lab import running_lab
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Locator
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 SETTINGS = {"@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"}}  # all cells stay
 PROMPTS = "[...document.querySelectorAll('.jp-InputPrompt')].map(e => e.textContent)"
+# What JupyterLab's menus call; a kernel that is still starting is waited for.
+OPEN = """async name => {
+  const widget = await jupyterapp.commands.execute('docmanager:open', {path: name});
+  await widget.context.ready;
+  await widget.sessionContext.ready;
+  await widget.sessionContext.session.kernel.info;
+}"""
+CLOSE = """async () => {
+  for (const widget of [...jupyterapp.shell.widgets('main')]) {
+    const context = widget.context;
+    if (context?.sessionContext) await context.sessionContext.shutdown();
+    if (context) context.model.dirty = false;  // closed without a question
+    widget.close();
+  }
+}"""
 IDLE = "document.querySelector('#jp-main-statusbar').innerText.includes('| Idle')"
 ERRORS = (  # in the outputs of cells, and below a panel's picture
     '[data-mime-type="application/vnd.jupyter.error"], '
@@ -34,13 +49,16 @@ AT_ITS_END = "xpath=.//*[contains(@class, 'noUi-handle')][@aria-valuenow = @aria
 class Lab(NamedTuple):
     """A running JupyterLab: its address, its token, its folder of notebooks, and a reader's tabs.
 
-    The tabs share what the browser keeps: JupyterLab's scripts are read once.
+    The tabs share what the browser keeps. ``tab`` holds JupyterLab itself, which is loaded once:
+    one notebook after the other is opened in it, as a reader does.
     """
 
     address: str
     token: str
     folder: Path
     tabs: BrowserContext
+    tab: Page
+    problems: Problems
 
 
 @contextmanager
@@ -59,41 +77,49 @@ def jupyterlab(home: Path, browser: Browser) -> Iterator[Lab]:
         "DGM_COURSE_QUICK": "1",
         "OMP_NUM_THREADS": "1",
     }
-    with running_lab(folder, home, port, **variables) as (_, url):
+    with running_lab(folder, home, port, "--expose-app-in-browser", **variables) as (_, url):
         address, _, token = url.partition("/lab?token=")
         tabs = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
-        yield Lab(address, token, folder, tabs)
+        tab, problems = open_tab(tabs, address, f"lab?reset&token={token}")
+        tab.wait_for_function("window.jupyterapp && window.jupyterapp.restored", polling=100)
+        yield Lab(address, token, folder, tabs, tab, problems)
         tabs.close()
 
 
+def open_tab(tabs: BrowserContext, address: str, path: str) -> tuple[Page, Problems]:
+    """A watched tab with ``path`` of the lab."""
+    page = tabs.new_page()
+    page.set_default_timeout(240_000)  # milliseconds; a busy machine is no fault
+    problems = Problems(page, urlsplit(address).netloc)
+    page.add_init_script(WATCH)
+    page.goto(f"{address}/{path}")
+    return page, problems
+
+
 class NotebookPage:
-    """A notebook, open in JupyterLab."""
+    """A notebook, open in JupyterLab's tab and alone in it."""
 
     def __init__(self, lab: Lab, name: str) -> None:
         self.lab, self.path = lab, lab.folder / name
-        self.open(f"lab/tree/{name}?reset")
+        self.page, self.problems = lab.tab, lab.problems
+        self.problems.found.clear()
+        self.page.set_viewport_size({"width": 1280, "height": 900})
+        self.page.evaluate(OPEN, name)
         # The execution indicator turns idle too early: Run All then silently runs nothing.
         status = self.page.locator("#jp-main-statusbar").get_by_text(re.compile(r"\| Idle$"))
         status.wait_for()
 
-    def open(self, path: str) -> None:
-        """A tab with ``path`` of the lab, watched."""
-        self.page = self.lab.tabs.new_page()
-        self.page.set_default_timeout(240_000)  # milliseconds; a busy machine is no fault
-        self.problems = Problems(self.page, urlsplit(self.lab.address).netloc)
-        self.page.add_init_script(WATCH)
-        sign = "&" if "?" in path else "?"
-        self.page.goto(f"{self.lab.address}/{path}{sign}token={self.lab.token}")
+    def open_tab(self, path: str) -> None:
+        """Go on in a tab of its own, with ``path`` of the lab."""
+        path = f"{path}{'&' if '?' in path else '?'}token={self.lab.token}"
+        self.page, self.problems = open_tab(self.lab.tabs, self.lab.address, path)
 
     def close(self) -> None:
-        """Close its tabs and its kernel: the next notebook wants the memory."""
-        headers = {"Authorization": f"token {self.lab.token}"}
-        sessions = f"{self.lab.address}/api/sessions"
-        request = self.page.context.request
-        for session in request.get(sessions, headers=headers).json():
-            request.delete(f"{sessions}/{session['id']}", headers=headers)
+        """Close it, its other tabs and its kernel: the next notebook wants the memory."""
         for page in self.lab.tabs.pages:
-            page.close()
+            if page is not self.lab.tab:
+                page.close()
+        self.lab.tab.evaluate(CLOSE)
 
     def run_all(self, seconds: float = 600) -> None:
         """Run All Cells, and wait until the last one has run."""

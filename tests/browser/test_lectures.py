@@ -74,7 +74,7 @@ def test_the_core_pages_through_as_slides_and_nothing_overflows(
     """By jupyterlab-rise, at 1280 × 720, with the kernel in which the cells have run."""
     lecture.page.keyboard.press("Control+s")
     wait_for(lambda: VIEW in lecture.path.read_text(encoding="utf-8"))
-    lecture.open(f"rise/{lecture.path.name}")
+    lecture.open_tab(f"rise/{lecture.path.name}")
     page = lecture.page
     page.set_viewport_size({"width": 1280, "height": 720})
     page.wait_for_selector(".reveal .slides section.present img, .reveal.ready")
