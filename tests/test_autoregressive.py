@@ -18,7 +18,7 @@ from dgm_course.autoregressive import (
     sees_by_gradient,
     sees_by_perturbation,
 )
-from dgm_course.autoregressive.sampling import gate
+from dgm_course.autoregressive.gated import gate
 from tests.autoregressive import MODELS, NETWORKS, fit_independent, images, labels, make, strong
 
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from dgm_course.autoregressive import GatedPixelCNN, PixelCNN, all_images
-from dgm_course.autoregressive.sampling import FullPass, sample_pixels
+from dgm_course.autoregressive.image_model import FullPass
+from dgm_course.autoregressive.sampling import sample_pixels
 from tests.autoregressive import MODELS, NETWORKS, fit_independent, images, labels, make
 
 

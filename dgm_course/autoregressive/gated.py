@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from dgm_course.autoregressive.image_model import ImageModel
-from dgm_course.autoregressive.masked import MaskedConv2d
+from dgm_course.autoregressive.masked import CachedConv, CachedRows, MaskedConv2d
 from dgm_course.autoregressive.pixelcnn import check_depth
-from dgm_course.autoregressive.sampling import Cache, GatedPixelCNNCache, gate
+from dgm_course.autoregressive.sampling import Cache
 
 
 class GatedLayer(nn.Module):
@@ -129,3 +130,55 @@ class GatedPixelCNN(ImageModel):
 
     def cache(self, n: int, size: tuple[int, int], labels: Tensor | None = None) -> Cache:
         return GatedPixelCNNCache(self, n, size[1], labels)
+
+
+class GatedPixelCNNCache:
+    """`Cache` of a `GatedPixelCNN`: the vertical stack runs once a row."""
+
+    def __init__(self, model: GatedPixelCNN, n: int, width: int, labels: Tensor | None) -> None:
+        self.model = model
+        r = model.layers[0].vertical.mask.shape[2] // 2
+        self.vertical = [
+            CachedRows(layer.vertical, r + (number > 0), n, width)  # type A has no own row
+            for number, layer in enumerate(model.layers)
+        ]
+        self.horizontal = [CachedConv(layer.horizontal, n, width) for layer in model.layers]
+        self.out = [CachedConv(layer.out, n, width) for layer in model.layers]
+        self.head = [CachedConv(conv, n, width) for conv in model.head]
+        self.classes = [layer.class_terms(labels) for layer in model.layers]
+        self.finished = model.layers[0].vertical.weight.new_zeros(n, model.n_channels, width)
+
+    def start_row(self) -> None:
+        v = self.finished  # the row above; zeros above the first
+        for number, layer in enumerate(self.model.layers):
+            of_v, of_h = self.classes[number]  # (N, 2F, 1, 1), or 0
+            a = self.vertical[number](v)[:, :, None]  # (N, 2F, 1, W)
+            self.horizontal[number].start_row((layer.to_horizontal(a) + of_h).squeeze(2))
+            v = gate(a + of_v).squeeze(2)
+        for conv in [*self.out, *self.head]:
+            conv.start_row()
+
+    def logits(self, j: int, c: int) -> Tensor:
+        h: Tensor | None = None
+        for horizontal, out in zip(self.horizontal, self.out, strict=True):
+            if h is not None:
+                horizontal.put(j, c, h)
+            out.put(j, c, gate(horizontal.output(j, c)))
+            new = out.output(j, c)
+            h = new if h is None else h + new
+        assert h is not None
+        for conv in self.head:
+            conv.put(j, c, h.relu())
+            h = conv.output(j, c)
+        return h
+
+    def put(self, j: int, c: int, levels: Tensor) -> None:
+        values = self.model.values_of(levels)
+        self.horizontal[0].put(j, c, values[:, None])
+        self.finished[:, c, j] = values
+
+
+def gate(a: Tensor) -> Tensor:
+    """tanh(a₁) σ(a₂), the two halves of a's features: ``(N, 2F, …)`` to ``(N, F, …)``."""
+    value, opening = a.chunk(2, 1)
+    return torch.tanh(value) * torch.sigmoid(opening)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.functional import cross_entropy
 
-from dgm_course.autoregressive.sampling import Cache, FullPass, sample_pixels
+from dgm_course.autoregressive.sampling import Cache, sample_pixels
 
 
 class ImageModel(nn.Module, ABC):
@@ -127,6 +127,27 @@ class ImageModel(nn.Module, ABC):
         if tuple(labels.shape) != (n,):
             raise ValueError(f"labels must have shape ({n},), got shape {tuple(labels.shape)}")
         _check_integers(labels, "labels", 0, self.n_classes - 1)
+
+
+class FullPass:
+    """No cache at all: the whole network on the whole image, for every pixel."""
+
+    def __init__(
+        self, model: ImageModel, n: int, size: tuple[int, int], labels: Tensor | None
+    ) -> None:
+        self.model, self.labels, self.row = model, labels, -1
+        shape = (n, model.n_channels, *size)
+        self.x = torch.zeros(shape, dtype=torch.long, device=model.like.device)
+
+    def start_row(self) -> None:
+        self.row += 1
+
+    def logits(self, j: int, c: int) -> Tensor:
+        values = self.model.values_of(self.x)
+        return self.model.logits_of(values, self.labels)[:, :, c, self.row, j]
+
+    def put(self, j: int, c: int, levels: Tensor) -> None:
+        self.x[:, c, self.row, j] = levels
 
 
 def check_images(

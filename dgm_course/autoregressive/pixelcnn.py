@@ -8,8 +8,8 @@ from typing import cast
 from torch import Tensor, nn
 
 from dgm_course.autoregressive.image_model import ImageModel
-from dgm_course.autoregressive.masked import MaskedConv2d
-from dgm_course.autoregressive.sampling import Cache, PixelCNNCache
+from dgm_course.autoregressive.masked import CachedConv, MaskedConv2d
+from dgm_course.autoregressive.sampling import Cache
 
 
 class PixelCNN(ImageModel):
@@ -68,6 +68,33 @@ class PixelCNN(ImageModel):
 
     def cache(self, n: int, size: tuple[int, int], labels: Tensor | None = None) -> Cache:
         return PixelCNNCache(self, n, size[1])
+
+
+class PixelCNNCache:
+    """`Cache` of a `PixelCNN`."""
+
+    def __init__(self, model: PixelCNN, n: int, width: int) -> None:
+        self.model = model
+        self.first = CachedConv(model.first, n, width)
+        self.residual = [CachedConv(conv, n, width) for conv in model.residual]
+        self.head = [CachedConv(conv, n, width) for conv in model.head]
+
+    def start_row(self) -> None:
+        for conv in [self.first, *self.residual, *self.head]:
+            conv.start_row()
+
+    def logits(self, j: int, c: int) -> Tensor:
+        h = self.first.output(j, c)  # (N, features of group c)
+        for conv in self.residual:
+            conv.put(j, c, h.relu())
+            h = h + conv.output(j, c)
+        for conv in self.head:
+            conv.put(j, c, h.relu())
+            h = conv.output(j, c)
+        return h
+
+    def put(self, j: int, c: int, levels: Tensor) -> None:
+        self.first.put(j, c, self.model.values_of(levels)[:, None])
 
 
 def check_depth(n_layers: int, kernel_size: int) -> None:
