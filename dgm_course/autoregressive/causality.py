@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dgm_course import causality
-from dgm_course.autoregressive.image_model import ImageModel
+from dgm_course.autoregressive.image_model import ImageModel, random_conditions
 
 
 def check_causal(
@@ -72,14 +72,12 @@ def _in_order(model: ImageModel, size: tuple[int, int], n_images: int, seed: int
     model = copy.deepcopy(model).double().cpu()
     shape = (n_images, *size, model.n_channels)
     x = torch.randint(model.n_levels, shape, generator=generator)
-    labels = None
-    if model.n_classes is not None:
-        labels = torch.randint(model.n_classes, (n_images,), generator=generator)
+    labels, context = random_conditions(model, n_images, size, generator)
     step = torch.randint(1, model.n_levels, shape, generator=generator)
 
     def logits_of(values: Tensor) -> Tensor:
         images = values.view(shape).movedim(-1, 1)  # (N, C, H, W)
-        return model.logits_of(images, labels).movedim(2, -1).flatten(2).mT  # (N, D, n_levels)
+        return model.logits_of(images, labels, context).movedim(2, -1).flatten(2).mT
 
     values, others = (model.values_of(v).flatten(1) for v in (x, (x + step) % model.n_levels))
     return InOrder(logits_of, values, others)

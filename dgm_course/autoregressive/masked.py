@@ -8,6 +8,7 @@ pixel is the kernel's own row. `CachedRows` and `CachedConv` compute a layer in 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -200,3 +201,8 @@ class CachedConv:
         """Group c of the output at column j, once groups up to c of the input are there."""
         seen = self.row[:, j * self.n_in : (j + self.left + 1) * self.n_in]
         return torch.addmm(self.from_above[c][j], seen, self.own[c])
+
+
+def rows_of(term: Tensor, height: int) -> Iterator[Tensor]:
+    """The rows ``(N, F, W)`` of a map ``(N, F, H, W)``; a height of 1 stands for all rows."""
+    return iter(term.expand(-1, -1, height, -1).unbind(2))
