@@ -12,6 +12,7 @@ from dgm_course.autoregressive import (
     PixelCNN,
     Uniform,
 )
+from dgm_course.autoregressive.image_model import random_conditions
 
 # name -> constructor. Odd feature counts: groups of channels of different sizes.
 NETWORKS = {
@@ -29,6 +30,14 @@ NETWORKS = {
     "gated-classes": lambda: GatedPixelCNN(3, n_features=5, n_layers=3, n_classes=4),
     "gated-rgb-classes": lambda: GatedPixelCNN(
         2, n_channels=3, n_features=9, n_layers=2, n_classes=2
+    ),
+    "plain-context": lambda: PixelCNN(3, n_features=6, n_layers=3, n_context=2),
+    "plain-rgb-context": lambda: PixelCNN(
+        2, n_channels=3, n_features=7, n_layers=2, kernel_size=5, n_context=1
+    ),
+    "gated-context": lambda: GatedPixelCNN(3, n_features=6, n_layers=3, n_context=2),
+    "gated-rgb-classes-context": lambda: GatedPixelCNN(
+        2, n_channels=3, n_features=9, n_layers=2, n_classes=2, n_context=3
     ),
 }
 BASELINES = {
@@ -58,8 +67,14 @@ def images(model: ImageModel, n: int, size: tuple[int, int], seed: int = 0) -> T
     return torch.randint(model.n_levels, (n, model.n_channels, *size), generator=generator)
 
 
-def labels(model: ImageModel, n: int) -> Tensor | None:
-    return None if model.n_classes is None else torch.arange(n) % model.n_classes
+def conditions(
+    model: ImageModel, n: int, size: tuple[int, int], seed: int = 0
+) -> dict[str, Tensor | None]:
+    """What the model is conditioned on: every class in turn, a random context."""
+    generator = torch.Generator().manual_seed(seed)
+    _, context = random_conditions(model, n, size, generator)
+    labels = None if model.n_classes is None else torch.arange(n) % model.n_classes
+    return {"labels": labels, "context": context}
 
 
 def fit_independent(n_levels: int = 3, size: tuple[int, int] = (2, 3)) -> IndependentPixels:

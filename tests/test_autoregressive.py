@@ -18,8 +18,8 @@ from dgm_course.autoregressive import (
     sees_by_gradient,
     sees_by_perturbation,
 )
-from dgm_course.autoregressive.sampling import gate
-from tests.autoregressive import MODELS, NETWORKS, fit_independent, images, labels, make, strong
+from dgm_course.autoregressive.gated import gate
+from tests.autoregressive import MODELS, NETWORKS, conditions, fit_independent, images, make, strong
 
 
 @pytest.fixture(params=MODELS)
@@ -43,32 +43,35 @@ def tiny(model):
 
 def test_probabilities_of_all_tiny_images_sum_to_one(model):
     x = tiny(model)
-    for label in range(model.n_classes or 1):
-        y = None if model.n_classes is None else torch.full((len(x),), label)
-        total = model.log_prob(x, y).exp().sum().item()
+    # In each class and at some contexts: all images of one context add up to 1.
+    told = conditions(model, model.n_classes or 3, x.shape[2:])
+    for one in range(model.n_classes or 3):
+        of_one = {k: v if v is None else v[[one] * len(x)] for k, v in told.items()}
+        total = model.log_prob(x, **of_one).exp().sum().item()
         assert abs(total - 1) < 1e-12
 
 
 def test_log_prob_adds_up_the_softmax_of_every_pixel(model):
-    x, y = images(model, 4, (3, 5)), labels(model, 4)
-    logits = model(x, y)
+    x, told = images(model, 4, (3, 5)), conditions(model, 4, (3, 5))
+    logits = model(x, **told)
     assert logits.shape == (4, model.n_levels, model.n_channels, 3, 5)
     expected = Categorical(logits=logits.movedim(1, -1)).log_prob(x).sum((1, 2, 3))
-    torch.testing.assert_close(model.log_prob(x, y), expected, atol=1e-12, rtol=0)
-    assert model.log_prob(x, y).shape == (4,)
+    torch.testing.assert_close(model.log_prob(x, **told), expected, atol=1e-12, rtol=0)
+    assert model.log_prob(x, **told).shape == (4,)
 
 
 def test_an_image_does_not_depend_on_its_batch(model):
-    x, y = images(model, 4, (4, 4)), labels(model, 4)
-    together = model(x, y)
-    alone = model(x[2:3], None if y is None else y[2:3])
+    x, told = images(model, 4, (4, 4)), conditions(model, 4, (4, 4))
+    together = model(x, **told)
+    alone = model(x[2:3], **{k: v if v is None else v[2:3] for k, v in told.items()})
     torch.testing.assert_close(together[2:3], alone, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
 def test_integer_images_of_any_dtype_are_cast(model, dtype):
-    x, y = images(model, 3, (4, 4)), labels(model, 3)
-    torch.testing.assert_close(model.log_prob(x.to(dtype), y), model.log_prob(x, y), atol=0, rtol=0)
+    x, told = images(model, 3, (4, 4)), conditions(model, 3, (4, 4))
+    expected = model.log_prob(x, **told)
+    torch.testing.assert_close(model.log_prob(x.to(dtype), **told), expected, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -90,8 +93,8 @@ def test_sees_every_earlier_value_within_one_layer(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_weight_that_is_open_has_a_gradient(name):
     model = make(name)
-    x, y = images(model, 8, (5, 5)), labels(model, 8)
-    model.log_prob(x, y).sum().backward()
+    x, told = images(model, 8, (5, 5)), conditions(model, 8, (5, 5))
+    model.log_prob(x, **told).sum().backward()
     for key, p in model.named_parameters():
         assert p.grad is not None, key
         assert p.grad.abs().sum() > 0, key
@@ -101,8 +104,10 @@ def test_every_weight_that_is_open_has_a_gradient(name):
 def test_starts_near_uniform(name):
     torch.manual_seed(0)
     model = MODELS[name]()
-    x, y = images(model, 16, (6, 6)), labels(model, 16)
-    nats = -model.log_prob(x, y).mean() / x[0].numel()
+    x, told = images(model, 16, (6, 6)), conditions(model, 16, (6, 6))
+    if told["context"] is not None:
+        told["context"] = told["context"].float()
+    nats = -model.log_prob(x, **told).mean() / x[0].numel()
     assert abs(nats.item() - math.log(model.n_levels)) < 0.5
 
 
@@ -111,10 +116,75 @@ def test_the_class_moves_every_logit(name):
     moved = torch.zeros(())
     for seed in range(6):  # a group of three features may be at rest in one of them
         model = make(name, seed)
-        x = images(model, 8, (3, 3))
-        one, other = model(x, torch.zeros(8).long()), model(x, torch.ones(8).long())
+        x, context = images(model, 8, (3, 3)), conditions(model, 8, (3, 3))["context"]
+        one, other = (model(x, torch.full((8,), label), context) for label in (0, 1))
         moved = moved + (one - other).abs().amax((0, 1))
     assert (moved > 1e-6).all()
+
+
+WITH_CONTEXT = [name for name in NETWORKS if "context" in name]
+
+
+@pytest.mark.parametrize("name", WITH_CONTEXT)
+def test_the_context_is_seen_at_its_pixel_by_every_channel(name):
+    """And from its left and upper neighbours, by way of what those pixels' features pass on."""
+    size, moved = (3, 3), torch.zeros(())
+    for seed in range(6):  # a group of three features may be at rest in one of them
+        model = make(name, seed)
+        x, told = images(model, 4, size), conditions(model, 4, size)
+        context = told["context"].requires_grad_()
+        logits = model(x, told["labels"], context)  # (4, n_levels, C, 3, 3)
+        weights = torch.randn(logits.shape[:2], dtype=torch.float64)[:, :, None, None, None]
+        rows = [
+            torch.autograd.grad(one, context, retain_graph=True)[0].abs().sum((0, 1)).flatten()
+            for one in (logits * weights).sum((0, 1)).flatten()
+        ]
+        moved = moved + torch.stack(rows).view(model.n_channels, 9, 9)  # channel, logit, context
+    assert (moved.diagonal(dim1=1, dim2=2) > 1e-6).all()
+    assert (moved[:, 4, [1, 3]] > 1e-6).all()
+
+
+@pytest.mark.parametrize("family", [PixelCNN, GatedPixelCNN])
+def test_one_layer_sees_the_context_of_its_own_pixel_only(family):
+    model = strong(family(3, n_features=6, n_layers=1, n_context=2))
+    x, told = images(model, 1, (3, 3)), conditions(model, 1, (3, 3))
+    before = model(x, **told)
+    for pixel in range(9):
+        moved = told["context"].clone()
+        moved[0, :, pixel // 3, pixel % 3] += 1
+        seen = (model(x, context=moved) - before).abs().sum((0, 1, 2)).flatten() > 1e-9
+        assert seen.nonzero().flatten().tolist() == [pixel]
+
+
+@pytest.mark.parametrize("name", WITH_CONTEXT)
+def test_every_feature_of_the_context_acts_in_every_layer(name):
+    model = make(name)
+    x, told = images(model, 8, (3, 3)), conditions(model, 8, (3, 3))
+    told["context"].requires_grad_()
+    model.log_prob(x, **told).sum().backward()
+    assert (told["context"].grad.abs().sum((0, 2, 3)) > 1e-6).all()
+    convs = [
+        *(model.of_context if isinstance(model, PixelCNN) else ()),
+        *(layer.of_context for layer in getattr(model, "layers", ())),
+    ]
+    assert len(convs) >= 2
+    before = model(x, **told)
+    for conv in convs:
+        weight = conv.weight.detach().clone()
+        with torch.no_grad():
+            conv.weight.zero_()
+            assert (model(x, **told) - before).abs().max() > 1e-6
+            conv.weight.copy_(weight)
+
+
+def test_a_context_of_zeros_says_nothing():
+    for family in (PixelCNN, GatedPixelCNN):
+        torch.manual_seed(0)
+        told = family(3, n_features=4, n_layers=2, n_context=2)
+        plain = family(3, n_features=4, n_layers=2)
+        plain.load_state_dict({k: v for k, v in told.state_dict().items() if "context" not in k})
+        x = images(plain, 3, (4, 4))
+        assert torch.equal(told(x, context=torch.zeros(3, 2, 4, 4)), plain(x))
 
 
 # --- bad input ------------------------------------------------------------------------------
@@ -138,7 +208,7 @@ def test_bad_images_are_refused(name, method):
         (good.numpy(), "must be a torch.Tensor, got ndarray"),
     ]:
         with pytest.raises(ValueError, match=words):
-            call(bad, labels(model, 3))
+            call(bad, **conditions(model, 3, (4, 4)))
 
 
 def test_bad_labels_are_refused():
@@ -165,14 +235,44 @@ def test_bad_labels_are_refused():
             model.sample(3, (4, 4), labels=torch.tensor([0, 1, 2]))
 
 
+@pytest.mark.parametrize("name", ["plain-context", "gated-context"])
+def test_a_bad_context_is_refused(name):
+    model = make(name)
+    x, good = images(model, 3, (4, 5)), conditions(model, 3, (4, 5))["context"]
+    with_nan = good.clone()
+    with_nan[1, 0, 2] = float("nan")
+    for bad, words in [
+        (None, "context must be given: the model has n_context = 2 features"),
+        (good[:, :1], r"shape \(3, 2, 4, 5\), got shape \(3, 1, 4, 5\)"),
+        (good[:1], r"shape \(3, 2, 4, 5\), got shape \(1, 2, 4, 5\)"),
+        (good.mT, r"shape \(3, 2, 4, 5\), got shape \(3, 2, 5, 4\)"),
+        (good[:, :, 0, 0], r"shape \(3, 2, 4, 5\), got shape \(3, 2\)"),
+        (good.float(), "context .* weights, torch.float64, got torch.float32"),
+        (good.long(), "context .* weights, torch.float64, got torch.int64"),
+        (with_nan, "context must be finite, got NaN or inf in 1 of 3 maps"),
+        (good.numpy(), "context must be a torch.Tensor, got ndarray"),
+    ]:
+        for call in (model, model.log_prob):
+            with pytest.raises(ValueError, match=words):
+                call(x, context=bad)
+        with pytest.raises(ValueError, match=words):
+            model.sample(3, (4, 5), context=bad)
+    for name in ("plain", "gated", "uniform"):
+        model = make(name)
+        with pytest.raises(ValueError, match="context must be None: the model has none"):
+            model.log_prob(x, context=good)
+        with pytest.raises(ValueError, match="context must be None: the model has none"):
+            model.sample(3, (4, 5), context=good)
+
+
 def test_values_are_not_read_where_checks_are_off():
-    model = make("plain")
-    x = images(model, 2, (4, 4))
+    model = make("plain-context")
+    x, context = images(model, 2, (4, 4)), conditions(model, 2, (4, 4))["context"]
     Distribution.set_default_validate_args(False)
     try:
-        model(x + 1)  # read by nobody, so a GPU need not wait
+        model(x + 1, context=context / 0)  # read by nobody, so a GPU need not wait
         with pytest.raises(ValueError, match="got dtype"):
-            model(x.double())
+            model(x.double(), context=context)
     finally:
         Distribution.set_default_validate_args(True)
 
@@ -195,9 +295,12 @@ def test_bad_arguments_are_refused(family, n_levels, options, words):
         family(n_levels, **options)
 
 
-def test_no_classes_is_not_zero_classes():
+def test_no_conditions_are_not_zero_conditions():
     with pytest.raises(ValueError, match="n_classes must be an int of at least 1, got 0"):
         GatedPixelCNN(2, n_classes=0)
+    for family in (PixelCNN, GatedPixelCNN):
+        with pytest.raises(ValueError, match="n_context must be an int of at least 1, got 0"):
+            family(2, n_context=0)
 
 
 # --- baselines ------------------------------------------------------------------------------
@@ -329,7 +432,7 @@ def test_a_gate_whose_halves_serve_different_channels_is_found():
 
 def test_what_rounds_is_found_by_perturbation():
     class Rounds(PixelCNN):
-        def logits_of(self, values, labels=None):
+        def logits_of(self, values, labels=None, context=None):
             whole = values.detach().round().sum((1, 2, 3)).view(-1, 1, 1, 1, 1)
             return super().logits_of(values) + whole * torch.arange(3.0).view(1, 3, 1, 1, 1)
 
@@ -341,7 +444,7 @@ def test_what_rounds_is_found_by_perturbation():
 
 def test_a_perturbed_pixel_always_takes_another_level():
     class Total(PixelCNN):  # every logit moves with every value
-        def logits_of(self, values, labels=None):
+        def logits_of(self, values, labels=None, context=None):
             total = values.sum((1, 2, 3)).view(-1, 1, 1, 1, 1)
             return total * torch.arange(2.0).view(1, 2, 1, 1, 1) + 0 * values[:, None]
 

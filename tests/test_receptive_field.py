@@ -89,5 +89,6 @@ def test_channels_count_as_one_pixel(family):
 
 
 def test_of_a_conditional_model():
-    model = strong(GatedPixelCNN(2, n_features=4, n_layers=2, n_classes=3))
-    assert torch.equal(visible_by_gradient(model), visible_by_formula(3, 2, gated=True))
+    for told in ({"n_classes": 3}, {"n_context": 2}):
+        model = strong(GatedPixelCNN(2, n_features=4, n_layers=2, **told))
+        assert torch.equal(visible_by_gradient(model), visible_by_formula(3, 2, gated=True))

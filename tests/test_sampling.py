@@ -2,14 +2,15 @@ import pytest
 import torch
 
 from dgm_course.autoregressive import GatedPixelCNN, PixelCNN, all_images
-from dgm_course.autoregressive.sampling import FullPass, sample_pixels
-from tests.autoregressive import MODELS, NETWORKS, fit_independent, images, labels, make
+from dgm_course.autoregressive.image_model import FullPass
+from dgm_course.autoregressive.sampling import sample_pixels
+from tests.autoregressive import MODELS, NETWORKS, conditions, fit_independent, images, make
 
 
-def cached_logits(model, x, y):
+def cached_logits(model, x, **told):
     """The logits of every pixel, from the cache, while it is told the pixels of x."""
     n, n_channels, height, width = x.shape
-    cache = model.cache(n, (height, width), y)
+    cache = model.cache(n, (height, width), **told)
     logits = torch.zeros(n, model.n_levels, n_channels, height, width, dtype=model.like.dtype)
     for i in range(height):
         cache.start_row()
@@ -25,8 +26,9 @@ def cached_logits(model, x, y):
 @torch.no_grad()
 def test_cached_logits_are_those_of_the_full_pass(name, size):
     model = make(name)
-    x, y = images(model, 3, size), labels(model, 3)
-    torch.testing.assert_close(cached_logits(model, x, y), model(x, y), atol=1e-12, rtol=0)
+    x, told = images(model, 3, size), conditions(model, 3, size)
+    expected = model(x, **told)
+    torch.testing.assert_close(cached_logits(model, x, **told), expected, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("family", [PixelCNN, GatedPixelCNN])
@@ -36,7 +38,7 @@ def test_to_1e_5_in_float32_at_full_size(family, n_channels):
     torch.manual_seed(0)
     model = family(256, n_channels=n_channels)
     x = images(model, 2, (10, 9))
-    torch.testing.assert_close(cached_logits(model, x, None), model(x), atol=1e-5, rtol=0)
+    torch.testing.assert_close(cached_logits(model, x), model(x), atol=1e-5, rtol=0)
 
 
 def generator(seed=0):
@@ -47,9 +49,9 @@ def generator(seed=0):
 @torch.no_grad()
 def test_same_pixels_as_with_a_full_pass_for_each(name):
     model = make(name)
-    y, given = labels(model, 4), torch.full((4, model.n_channels, 5, 6), -1)
-    slow = sample_pixels(FullPass(model, 4, (5, 6), y), given, 1.0, generator())
-    fast = model.sample(4, (5, 6), labels=y, generator=generator())
+    told, given = conditions(model, 4, (5, 6)), torch.full((4, model.n_channels, 5, 6), -1)
+    slow = sample_pixels(FullPass(model, 4, (5, 6), **told), given, 1.0, generator())
+    fast = model.sample(4, (5, 6), **told, generator=generator())
     assert fast.dtype == torch.int64
     assert torch.equal(fast, slow)
 
@@ -57,19 +59,19 @@ def test_same_pixels_as_with_a_full_pass_for_each(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_given_pixels_survive_and_act(name):
     model = make(name)
-    y = labels(model, 6)
+    told = conditions(model, 6, (4, 5))
     given = images(model, 6, (4, 5), seed=1)
     given[torch.rand(given.shape, generator=generator(2)) < 0.5] = -1
     kept = given.clone()
-    x = model.sample(6, (4, 5), labels=y, given=given, generator=generator())
+    x = model.sample(6, (4, 5), **told, given=given, generator=generator())
     assert torch.equal(given, kept), "the argument is left alone"
     assert torch.equal(x[given >= 0], given[given >= 0])
     assert (x >= 0).all()
     assert (x < model.n_levels).all()
     # What is drawn is drawn from the logits at the finished image.
-    p = model(x, y).softmax(1).gather(1, x[:, None]).squeeze(1)
+    p = model(x, **told).softmax(1).gather(1, x[:, None]).squeeze(1)
     assert (p[given < 0] > 1e-6).all()
-    slow = sample_pixels(FullPass(model, 6, (4, 5), y), given, 1.0, generator())
+    slow = sample_pixels(FullPass(model, 6, (4, 5), **told), given, 1.0, generator())
     assert torch.equal(x, slow)
 
 
@@ -91,20 +93,23 @@ def test_frequencies_are_the_probabilities(name):
     """Every tiny image, and every class, as often as log_prob says."""
     model = fit_independent(3, (2, 2)) if name == "independent" else make(name)
     size, n = ((2, 2) if model.n_channels == 1 else (1, 1)), 20_000
-    y = labels(model, n)
-    x = model.sample(n, size, labels=y, generator=generator())
+    n_told = model.n_classes or (1 if model.n_context is None else 2)
+    told = conditions(model, n_told, size)  # so many classes, or contexts
+    which = torch.arange(n) % n_told
+    of_all = {k: v if v is None else v[which] for k, v in told.items()}
+    x = model.sample(n, size, **of_all, generator=generator())
     candidates = all_images(model.n_levels, model.n_channels, size)
     codes = model.n_levels ** torch.arange(candidates[0].numel())
-    for label in range(model.n_classes or 1):
-        chosen = x if y is None else x[y == label]
-        of_all = None if y is None else torch.full((len(candidates),), label)
+    for one in range(n_told):
+        chosen = x[which == one]
+        of_one = {k: v if v is None else v[[one] * len(candidates)] for k, v in told.items()}
         p = torch.zeros(len(candidates), dtype=torch.float64)
         p[(candidates.flatten(1) * codes).sum(1)] = (
-            model.log_prob(candidates, of_all).detach().exp()
+            model.log_prob(candidates, **of_one).detach().exp()
         )
         counts = torch.bincount((chosen.flatten(1) * codes).sum(1), minlength=len(p))
         error = (counts - len(chosen) * p) / (len(chosen) * p).clamp_min(1).sqrt()
-        assert error.abs().max() < 5, (label, error)
+        assert error.abs().max() < 5, (one, error)
 
 
 def test_temperature_divides_the_logits():

@@ -2,7 +2,6 @@
 
 from dgm_course.autoregressive.baselines import IndependentPixels, Uniform, all_images
 from dgm_course.autoregressive.causality import (
-    CausalityError,
     check_causal,
     sees_by_gradient,
     sees_by_perturbation,
@@ -19,6 +18,7 @@ from dgm_course.autoregressive.receptive_field import (
     visible_by_gradient,
     visible_pixels,
 )
+from dgm_course.causality import CausalityError
 
 __all__ = [
     "CausalityError",

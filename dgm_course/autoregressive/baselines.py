@@ -26,7 +26,9 @@ class Uniform(ImageModel):
         super().__init__(n_levels, n_channels)
         self.register_buffer("logit", torch.zeros(()))  # of every level at every pixel
 
-    def logits_of(self, values: Tensor, labels: Tensor | None = None) -> Tensor:
+    def logits_of(
+        self, values: Tensor, labels: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
         return self.logit.expand(values.shape[0], self.n_levels, *values.shape[1:])
 
 
@@ -55,7 +57,9 @@ class IndependentPixels(ImageModel):
         counts = one_hot(images.long(), n_levels).sum(0).movedim(-1, 0) + smoothing
         self.register_buffer("log_p", (counts / counts.sum(0)).log())  # (n_levels, C, H, W)
 
-    def logits_of(self, values: Tensor, labels: Tensor | None = None) -> Tensor:
+    def logits_of(
+        self, values: Tensor, labels: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
         if values.shape[1:] != self.log_p.shape[1:]:
             raise ValueError(
                 f"x must have shape (N, {', '.join(map(str, self.log_p.shape[1:]))}), that of the "

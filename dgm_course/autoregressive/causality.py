@@ -1,17 +1,16 @@
-"""A certificate that no logit sees what comes later: every pair of pixels, in two ways."""
+"""The certificate of `dgm_course.causality` for image models: their order of pixels, channels."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dgm_course.autoregressive.image_model import ImageModel
-
-
-class CausalityError(AssertionError):
-    """A logit that sees its own value, or a later one."""
+from dgm_course import causality
+from dgm_course.autoregressive.image_model import ImageModel, random_conditions
 
 
 def check_causal(
@@ -20,8 +19,7 @@ def check_causal(
     """∂ logits(xᵢ) / ∂xⱼ = 0, and logits(xᵢ) do not move with xⱼ, for every j ≥ i.
 
     The order is row by row, in a row from the left, at a pixel by channel. Both ways look at a
-    copy in float64, at ``n_images`` random images and random labels: the gradient finds what acts
-    smoothly however little, the perturbation also what rounds or looks values up.
+    copy in float64, at ``n_images`` random images, labels and contexts.
 
     Args:
         model: any `ImageModel`, in any dtype; it is left as it is.
@@ -32,15 +30,14 @@ def check_causal(
     Raises:
         CausalityError: with the first logit that leaks and the first value that it sees.
     """
-    for sees, way in [(sees_by_gradient, "gradient"), (sees_by_perturbation, "perturbation")]:
-        leaks = sees(model, size, n_images=n_images, seed=seed).triu()  # logit, value ≥ logit
-        if leaks.any():
-            logit, value = leaks.nonzero()[0].tolist()
-            what = "its own value" if value == logit else f"that of {_place(model, size, value)}"
-            raise CausalityError(
-                f"the logits of {_place(model, size, logit)} see {what}, by {way}; "
-                f"{int(leaks.sum())} pairs of {len(leaks) * (len(leaks) + 1) // 2} leak"
-            )
+
+    def place(position: int) -> str:
+        pixel, c = divmod(position, model.n_channels)
+        i, j = divmod(pixel, size[1])
+        return f"row {i}, column {j}" + (f", channel {c}" if model.n_channels > 1 else "")
+
+    logits_of, values, others = _in_order(model, size, n_images, seed)
+    causality.check_causal(logits_of, values, others, what="logits", place=place)
 
 
 def sees_by_gradient(
@@ -50,66 +47,37 @@ def sees_by_gradient(
 
     Shapes: bool ``(D, D)``, D = H · W · C.
     """
-    model, x, labels = _random_input(model, size, n_images, seed)
-    values = model.values_of(x).requires_grad_()
-    logits = _in_order(model.logits_of(values, labels))  # (N, n_levels, D)
-    if not logits.requires_grad:
-        return torch.zeros(logits.shape[2], logits.shape[2], dtype=torch.bool)
-    weights = torch.randn(logits.shape[:2], generator=_generator(seed), dtype=logits.dtype)
-    rows = []
-    for logit in (logits * weights[:, :, None]).sum((0, 1)):
-        (gradient,) = torch.autograd.grad(logit, values, retain_graph=True)
-        rows.append(_in_order(gradient[:, None]).abs().amax((0, 1)))
-    size_of_gradient = torch.stack(rows)  # (D, D)
-    return size_of_gradient > 1e-12 * size_of_gradient.max()
+    logits_of, values, _ = _in_order(model, size, n_images, seed)
+    return causality.sees_by_gradient(logits_of, values, seed=seed)
 
 
-@torch.no_grad()
 def sees_by_perturbation(
     model: ImageModel, size: tuple[int, int], *, n_images: int = 3, seed: int = 0
 ) -> Tensor:
     """Which logits (rows) move with which values (columns), as `sees_by_gradient`."""
-    model, x, labels = _random_input(model, size, n_images, seed)
-    before = _in_order(model(x, labels))  # (N, n_levels, D)
-    columns = []
-    for position in range(before.shape[2]):
-        c, i, j = _indices(model, size, position)
-        moved = x.clone()
-        step = torch.randint(1, model.n_levels, (n_images,), generator=_generator(seed + position))
-        moved[:, c, i, j] = (moved[:, c, i, j] + step) % model.n_levels  # another level, always
-        columns.append((_in_order(model(moved, labels)) - before).abs().amax((0, 1)))
-    move = torch.stack(columns, 1)  # (D, D)
-    return move > 1e-12 * (1 + before.abs().max())
+    return causality.sees_by_perturbation(*_in_order(model, size, n_images, seed))
 
 
-def _random_input(
-    model: ImageModel, size: tuple[int, int], n_images: int, seed: int
-) -> tuple[ImageModel, Tensor, Tensor | None]:
-    """A float64 copy of the model, random images and, for a conditional model, random labels."""
-    generator = _generator(seed)
-    shape = (n_images, model.n_channels, *size)
+class InOrder(NamedTuple):
+    """An image model as a sequence: logits ``(N, D, n_levels)`` of values ``(N, D)``."""
+
+    logits_of: Callable[[Tensor], Tensor]
+    values: Tensor
+    others: Tensor  # of another level, each
+
+
+def _in_order(model: ImageModel, size: tuple[int, int], n_images: int, seed: int) -> InOrder:
+    """A float64 copy of the model at random images, a pixel's channels side by side."""
+    generator = torch.Generator().manual_seed(seed)
+    model = copy.deepcopy(model).double().cpu()
+    shape = (n_images, *size, model.n_channels)
     x = torch.randint(model.n_levels, shape, generator=generator)
-    labels = None
-    if model.n_classes is not None:
-        labels = torch.randint(model.n_classes, (n_images,), generator=generator)
-    return copy.deepcopy(model).double().cpu(), x, labels
+    labels, context = random_conditions(model, n_images, size, generator)
+    step = torch.randint(1, model.n_levels, shape, generator=generator)
 
+    def logits_of(values: Tensor) -> Tensor:
+        images = values.view(shape).movedim(-1, 1)  # (N, C, H, W)
+        return model.logits_of(images, labels, context).movedim(2, -1).flatten(2).mT
 
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _in_order(x: Tensor) -> Tensor:
-    """``(N, levels, C, H, W)`` to ``(N, levels, H · W · C)``: a pixel's channels side by side."""
-    return x.movedim(2, -1).flatten(2)
-
-
-def _indices(model: ImageModel, size: tuple[int, int], position: int) -> tuple[int, int, int]:
-    """Channel, row and column of a value, from its place in the order."""
-    pixel, c = divmod(position, model.n_channels)
-    return c, *divmod(pixel, size[1])
-
-
-def _place(model: ImageModel, size: tuple[int, int], position: int) -> str:
-    c, i, j = _indices(model, size, position)
-    return f"row {i}, column {j}" + (f", channel {c}" if model.n_channels > 1 else "")
+    values, others = (model.values_of(v).flatten(1) for v in (x, (x + step) % model.n_levels))
+    return InOrder(logits_of, values, others)

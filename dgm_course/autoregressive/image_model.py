@@ -10,34 +10,53 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.functional import cross_entropy
 
-from dgm_course.autoregressive.sampling import Cache, FullPass, sample_pixels
+from dgm_course.autoregressive.sampling import Cache, sample_pixels
 
 
 class ImageModel(nn.Module, ABC):
     """p(x) = Πᵢ p(xᵢ | x₍<ᵢ₎) over the pixels row by row, and the channels of a pixel in order.
 
-    Each factor is a softmax over the levels. A subclass defines `logits_of`, and `cache` where it
+    `forward` returns logits, and their softmax over the levels is p(xᵢ | x₍<ᵢ₎), whatever the
+    model computes on the way. A model that makes probabilities, as a mixture of logistics does,
+    returns their logs, which their own softmax leaves as they are. So every model of the family
+    shares `log_prob`, `sample` and the tests. A subclass defines `logits_of`, and `cache` where it
     can do better than a full pass for each pixel.
+
+    A model may be conditioned on a class, on a context, or on both: p(x | y, c) has the same
+    factors, each given y and c in full. A context is a map: F features at every pixel, which need
+    not be causal. A vector, a code of a whole image, becomes a map outside the model, by a linear
+    layer from its M numbers to F · H · W.
 
     Args:
         n_levels: levels 0 … n_levels − 1 of a pixel.
         n_channels: channels C of an image.
         n_classes: number of classes that the model is conditioned on, or None.
+        n_context: features F of the context that the model is conditioned on, or None.
     """
 
-    def __init__(self, n_levels: int, n_channels: int = 1, n_classes: int | None = None) -> None:
+    def __init__(
+        self,
+        n_levels: int,
+        n_channels: int = 1,
+        n_classes: int | None = None,
+        n_context: int | None = None,
+    ) -> None:
         super().__init__()
         for name, value, least in [
             ("n_levels", n_levels, 2),
             ("n_channels", n_channels, 1),
             ("n_classes", 1 if n_classes is None else n_classes, 1),
+            ("n_context", 1 if n_context is None else n_context, 1),
         ]:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be an int of at least {least}, got {value!r}")
-        self.n_levels, self.n_channels, self.n_classes = n_levels, n_channels, n_classes
+        self.n_levels, self.n_channels = n_levels, n_channels
+        self.n_classes, self.n_context = n_classes, n_context
 
     @abstractmethod
-    def logits_of(self, values: Tensor, labels: Tensor | None = None) -> Tensor:
+    def logits_of(
+        self, values: Tensor, labels: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
         """Logits from pixels as `values_of` scales them: differentiable, and unchecked."""
 
     def values_of(self, x: Tensor) -> Tensor:
@@ -49,28 +68,40 @@ class ImageModel(nn.Module, ABC):
         """A tensor of the weights' dtype and device."""
         return next(chain(self.parameters(), self.buffers()))
 
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, labels: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
         """The logits of every p(xᵢ | x₍<ᵢ₎) at once.
 
-        Shapes: integers x ``(N, C, H, W)`` and, for a conditional model, labels ``(N,)`` to
-        ``(N, n_levels, C, H, W)``.
+        Shapes: integers x ``(N, C, H, W)`` and, for a conditional model, labels ``(N,)`` and
+        context ``(N, F, H, W)``, in the weights' dtype, to ``(N, n_levels, C, H, W)``.
 
         Raises:
             ValueError: for images that are not integers, not a batch, of other channels, empty or
-                outside the levels; for labels that are missing, unwanted or outside the classes.
+                outside the levels; for labels that are missing, unwanted or outside the classes;
+                for a context that is missing, unwanted, of another shape or dtype, or not finite.
         """
         check_images(x, self.n_levels, self.n_channels)
         self.check_labels(labels, len(x))
-        return self.logits_of(self.values_of(x), labels)
+        self.check_context(context, len(x), (x.shape[2], x.shape[3]))
+        return self.logits_of(self.values_of(x), labels, context)
 
-    def log_prob(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+    def log_prob(
+        self, x: Tensor, labels: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
         """log p(x) = Σᵢ log p(xᵢ | x₍<ᵢ₎) in nats, ``(N,)``; arguments as for `forward`."""
-        logits = self(x, labels)
+        logits = self(x, labels, context)
         return -cross_entropy(logits, x.long(), reduction="none").sum((1, 2, 3))
 
-    def cache(self, n: int, size: tuple[int, int], labels: Tensor | None = None) -> Cache:
+    def cache(
+        self,
+        n: int,
+        size: tuple[int, int],
+        labels: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Cache:
         """What the logits of one pixel after the other are computed from, for n images."""
-        return FullPass(self, n, size, labels)
+        return FullPass(self, n, size, labels, context)
 
     @torch.no_grad()
     def sample(
@@ -78,6 +109,7 @@ class ImageModel(nn.Module, ABC):
         n: int,
         size: tuple[int, int],
         labels: Tensor | None = None,
+        context: Tensor | None = None,
         given: Tensor | None = None,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
@@ -90,7 +122,8 @@ class ImageModel(nn.Module, ABC):
         Args:
             n: number of images N.
             size: height and width (H, W).
-            labels: their classes ``(N,)``, for a conditional model.
+            labels: their classes ``(N,)``, for a model with classes.
+            context: their maps ``(N, F, H, W)``, for a model with a context.
             given: ``(N, C, H, W)``, integers: −1 marks a pixel to draw, all others are kept.
             temperature: logits are divided by it; below 1 favours likely levels.
             generator: where the randomness comes from; None takes torch's own.
@@ -98,8 +131,8 @@ class ImageModel(nn.Module, ABC):
         Shapes: ``(N, C, H, W)``, int64.
 
         Raises:
-            ValueError: for n or a size below 1, labels as for `forward`, given of another shape,
-                dtype or level, or a temperature that is not positive.
+            ValueError: for n or a size below 1, labels or a context as for `forward`, given of
+                another shape, dtype or level, or a temperature that is not positive.
         """
         device = self.like.device
         shape = (n, self.n_channels, *size)
@@ -108,12 +141,13 @@ class ImageModel(nn.Module, ABC):
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature must be positive and finite, got {temperature}")
         self.check_labels(labels, n)
+        self.check_context(context, n, size)
         if given is None:
             given = torch.full(shape, -1, device=device)
         elif tuple(given.shape) != shape:
             raise ValueError(f"given must have shape {shape}, got shape {tuple(given.shape)}")
         check_images(given, self.n_levels, self.n_channels, name="given", lowest=-1)
-        cache = self.cache(n, size, labels)
+        cache = self.cache(n, size, labels, context)
         return sample_pixels(cache, given.long().to(device), temperature, generator)
 
     def check_labels(self, labels: Tensor | None, n: int) -> None:
@@ -127,6 +161,73 @@ class ImageModel(nn.Module, ABC):
         if tuple(labels.shape) != (n,):
             raise ValueError(f"labels must have shape ({n},), got shape {tuple(labels.shape)}")
         _check_integers(labels, "labels", 0, self.n_classes - 1)
+
+    def check_context(self, context: Tensor | None, n: int, size: tuple[int, int]) -> None:
+        """Raise a ValueError unless the context is what the model needs for n images of a size.
+
+        Values are read unless ``Distribution.set_default_validate_args`` turned such checks off.
+        """
+        if self.n_context is None or context is None:
+            if context is not None:
+                raise ValueError("context must be None: the model has none (n_context=None)")
+            if self.n_context is not None:
+                raise ValueError(
+                    f"context must be given: the model has n_context = {self.n_context} features"
+                )
+            return
+        if not isinstance(context, Tensor):
+            raise ValueError(f"context must be a torch.Tensor, got {type(context).__name__}")
+        shape = (n, self.n_context, *size)
+        if tuple(context.shape) != shape:
+            raise ValueError(f"context must have shape {shape}, got shape {tuple(context.shape)}")
+        if context.dtype != self.like.dtype:
+            raise ValueError(
+                f"context must have the dtype of the model's weights, {self.like.dtype}, got "
+                f"{context.dtype}"
+            )
+        if Distribution._validate_args and not torch.isfinite(context).all():
+            n_bad = int((~torch.isfinite(context)).flatten(1).any(1).sum())
+            raise ValueError(f"context must be finite, got NaN or inf in {n_bad} of {n} maps")
+
+
+class FullPass:
+    """No cache at all: the whole network on the whole image, for every pixel."""
+
+    def __init__(
+        self,
+        model: ImageModel,
+        n: int,
+        size: tuple[int, int],
+        labels: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> None:
+        self.model, self.labels, self.context, self.row = model, labels, context, -1
+        shape = (n, model.n_channels, *size)
+        self.x = torch.zeros(shape, dtype=torch.long, device=model.like.device)
+
+    def start_row(self) -> None:
+        self.row += 1
+
+    def logits(self, j: int, c: int) -> Tensor:
+        values = self.model.values_of(self.x)
+        logits = self.model.logits_of(values, self.labels, self.context)
+        return logits[:, :, c, self.row, j]
+
+    def put(self, j: int, c: int, levels: Tensor) -> None:
+        self.x[:, c, self.row, j] = levels
+
+
+def random_conditions(
+    model: ImageModel, n: int, size: tuple[int, int], generator: torch.Generator
+) -> tuple[Tensor | None, Tensor | None]:
+    """Labels and a context for n images, normal numbers, each None where the model has none."""
+    labels, context = None, None
+    if model.n_classes is not None:
+        labels = torch.randint(model.n_classes, (n,), generator=generator)
+    if model.n_context is not None:
+        shape = (n, model.n_context, *size)
+        context = torch.randn(shape, generator=generator, dtype=model.like.dtype)
+    return labels, context
 
 
 def check_images(

@@ -1,6 +1,15 @@
-"""Masks that keep a convolution to the order of the pixels, and the layer that applies them."""
+"""Masks that keep a convolution to the order of the pixels, and the layer that applies them.
+
+When an image is drawn pixel by pixel, a feature at a pixel depends on earlier pixels only. It is
+final as soon as those are drawn and need never be computed again. Of a masked kernel, the rows
+above meet finished rows: they are convolved once a row, for all its pixels. What is left for a
+pixel is the kernel's own row. `CachedRows` and `CachedConv` compute a layer in that way.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -136,3 +145,64 @@ class MaskedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = self.mask.shape[2:]
         return conv2d(x, self.masked_weight(), self.bias, padding=(rows // 2, columns // 2))
+
+
+class CachedRows:
+    """A convolution over the last rows of its input, given one row after the other.
+
+    Its kernel is the ``n_rows`` top rows of a masked one; ``(N, in, W)`` to ``(N, out, W)``.
+    """
+
+    def __init__(self, conv: MaskedConv2d, n_rows: int, n: int, width: int) -> None:
+        self.weight, self.bias = conv.masked_weight()[:, :, :n_rows], conv.bias
+        self.padding = (0, self.weight.shape[3] // 2)
+        self.rows = self.weight.new_zeros(n, self.weight.shape[1], n_rows, width)
+
+    def __call__(self, row: Tensor) -> Tensor:
+        if self.weight.shape[2] == 0:
+            return self.bias[:, None].expand(len(row), -1, row.shape[2])
+        self.rows = torch.cat([self.rows[:, :, 1:], row[:, :, None]], 2)
+        return conv2d(self.rows, self.weight, self.bias, padding=self.padding).squeeze(2)
+
+
+class CachedConv:
+    """A masked convolution, one pixel and one group of channels at a time."""
+
+    def __init__(self, conv: MaskedConv2d, n: int, width: int) -> None:
+        n_rows, columns = conv.mask.shape[2:]
+        self.n_in, self.left = conv.mask.shape[1], columns // 2
+        self.above = CachedRows(conv, n_rows // 2, n, width)
+        groups = range(conv.n_channels)
+        self.outputs = [(conv.out_groups == c).nonzero()[:, 0] for c in groups]
+        own = conv.masked_weight()[:, :, n_rows // 2, : self.left + 1]  # (out, in, left + 1)
+        own = own.permute(2, 1, 0).flatten(0, 1)  # ((left + 1) · in, out)
+        self.own = [own[:, chosen].contiguous() for chosen in self.outputs]
+        # Column j of the input's row stands at (left + j) · in, group c of it between these:
+        bounds = torch.searchsorted(conv.in_groups, torch.arange(conv.n_channels + 1)).tolist()
+        self.inputs = list(pairwise(bounds))
+        self.row = own.new_zeros(n, (self.left + width) * self.n_in)
+        self.from_above: list[Tensor] = []
+
+    def start_row(self, more: Tensor | None = None) -> None:
+        """Convolve what lies above, for the whole row; ``more`` ``(N, out, W)`` is added to it."""
+        row = self.row.view(len(self.row), -1, self.n_in)[:, self.left :].transpose(1, 2)
+        above = self.above(row)  # (N, out, W)
+        above = (above if more is None else above + more).permute(2, 0, 1)  # (W, N, out)
+        self.from_above = [above[:, :, chosen] for chosen in self.outputs]
+        self.row.zero_()
+
+    def put(self, j: int, c: int, values: Tensor) -> None:
+        """Group c of the input at column j is now known."""
+        low, high = self.inputs[c]
+        start = (self.left + j) * self.n_in
+        self.row[:, start + low : start + high] = values
+
+    def output(self, j: int, c: int) -> Tensor:
+        """Group c of the output at column j, once groups up to c of the input are there."""
+        seen = self.row[:, j * self.n_in : (j + self.left + 1) * self.n_in]
+        return torch.addmm(self.from_above[c][j], seen, self.own[c])
+
+
+def rows_of(term: Tensor, height: int) -> Iterator[Tensor]:
+    """The rows ``(N, F, W)`` of a map ``(N, F, H, W)``; a height of 1 stands for all rows."""
+    return iter(term.expand(-1, -1, height, -1).unbind(2))

@@ -8,18 +8,21 @@ from typing import cast
 from torch import Tensor, nn
 
 from dgm_course.autoregressive.image_model import ImageModel
-from dgm_course.autoregressive.masked import MaskedConv2d
-from dgm_course.autoregressive.sampling import Cache, PixelCNNCache
+from dgm_course.autoregressive.masked import CachedConv, MaskedConv2d, rows_of
+from dgm_course.autoregressive.sampling import Cache
 
 
 class PixelCNN(ImageModel):
     """h₁ = A(x), hₗ = hₗ₋₁ + Bₗ(relu hₗ₋₁), logits = two 1×1 layers, each after a relu.
 
-    A and B are masked k×k convolutions of those types. The stack has a blind spot: with
-    r = (k − 1) / 2 it misses r L (L − 1) / 2 pixels above and to the right (`blind_pixels`).
+    A and B are masked k×k convolutions of those types. With a context c, Vₗ c is added to every
+    hₗ, a 1×1 convolution without a mask: nothing of c is predicted, so all of it may be seen. The
+    stack has a blind spot: with r = (k − 1) / 2 it misses r L (L − 1) / 2 pixels above and to the
+    right (`blind_pixels`).
 
     Source: van den Oord, Kalchbrenner & Kavukcuoglu 2016a, sections 2 and 3.4,
-    https://arxiv.org/abs/1601.06759.
+    https://arxiv.org/abs/1601.06759; the context: van den Oord et al. 2016b, section 2.3,
+    https://arxiv.org/abs/1606.05328.
 
     Args:
         n_levels: levels 0 … n_levels − 1 of a pixel.
@@ -27,11 +30,12 @@ class PixelCNN(ImageModel):
         n_features: features F of every layer, at least C.
         n_layers: masked k×k layers L, the first of type A.
         kernel_size: k, odd and at least 3.
+        n_context: features of the context, or None; with them, every call needs ``context``.
 
     Shapes: see `ImageModel`: integers ``(N, C, H, W)`` to logits ``(N, n_levels, C, H, W)``.
 
     Raises:
-        ValueError: for arguments outside these bounds, or bad images.
+        ValueError: for arguments outside these bounds, bad images or a bad context.
 
     Omits: the paper's bottleneck blocks (1×1, 3×3, 1×1) and its multi-scale model.
     """
@@ -44,8 +48,9 @@ class PixelCNN(ImageModel):
         n_features: int = 64,
         n_layers: int = 6,
         kernel_size: int = 3,
+        n_context: int | None = None,
     ) -> None:
-        super().__init__(n_levels, n_channels)
+        super().__init__(n_levels, n_channels, n_context=n_context)
         check_depth(n_layers, kernel_size)
 
         def conv(n_in: int, n_out: int, k: int, mask_type: str = "B") -> MaskedConv2d:
@@ -57,17 +62,67 @@ class PixelCNN(ImageModel):
         # Lists of modules, typed by what is in them.
         self.residual = cast("Sequence[MaskedConv2d]", nn.ModuleList(residual))
         self.head = cast("Sequence[MaskedConv2d]", nn.ModuleList(head))
+        of_context = [] if n_context is None else [n_context] * n_layers
+        self.of_context = nn.ModuleList(nn.Conv2d(f, n_features, 1, bias=False) for f in of_context)
 
-    def logits_of(self, values: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = self.first(values)  # (N, F, H, W)
-        for layer in self.residual:
-            h = h + layer(h.relu())
+    def logits_of(
+        self, values: Tensor, labels: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
+        of_c = self.context_terms(context)  # Vₗ c, (N, F, H, W) each
+        h = self.first(values) + of_c[0]  # (N, F, H, W)
+        for layer, term in zip(self.residual, of_c[1:], strict=True):
+            h = h + layer(h.relu()) + term
         for layer in self.head:
             h = layer(h.relu())  # last: (N, C · n_levels, H, W), channel by channel
         return h.unflatten(1, (self.n_channels, self.n_levels)).transpose(1, 2)
 
-    def cache(self, n: int, size: tuple[int, int], labels: Tensor | None = None) -> Cache:
-        return PixelCNNCache(self, n, size[1])
+    def context_terms(self, context: Tensor | None) -> list[Tensor]:
+        """Vₗ c ``(N, F, H, W)`` of each layer; zeros ``(1, 1, 1, 1)`` without a context."""
+        if context is None:
+            return [self.like.new_zeros(1, 1, 1, 1)] * (1 + len(self.residual))
+        return [layer(context) for layer in self.of_context]
+
+    def cache(
+        self,
+        n: int,
+        size: tuple[int, int],
+        labels: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Cache:
+        return PixelCNNCache(self, n, size, context)
+
+
+class PixelCNNCache:
+    """`Cache` of a `PixelCNN`."""
+
+    def __init__(
+        self, model: PixelCNN, n: int, size: tuple[int, int], context: Tensor | None
+    ) -> None:
+        self.model = model
+        self.convs = [CachedConv(conv, n, size[1]) for conv in (model.first, *model.residual)]
+        self.head = [CachedConv(conv, n, size[1]) for conv in model.head]
+        # The context's terms row by row: each is added to what a row's convolution starts from.
+        self.terms = [rows_of(term, size[0]) for term in model.context_terms(context)]
+
+    def start_row(self) -> None:
+        for conv, rows in zip(self.convs, self.terms, strict=True):
+            conv.start_row(next(rows))
+        for conv in self.head:
+            conv.start_row()
+
+    def logits(self, j: int, c: int) -> Tensor:
+        first, *residual = self.convs
+        h = first.output(j, c)  # (N, features of group c)
+        for conv in residual:
+            conv.put(j, c, h.relu())
+            h = h + conv.output(j, c)
+        for conv in self.head:
+            conv.put(j, c, h.relu())
+            h = conv.output(j, c)
+        return h
+
+    def put(self, j: int, c: int, levels: Tensor) -> None:
+        self.convs[0].put(j, c, self.model.values_of(levels)[:, None])
 
 
 def check_depth(n_layers: int, kernel_size: int) -> None:

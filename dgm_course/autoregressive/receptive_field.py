@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dgm_course.autoregressive.gated import GatedPixelCNN
+from dgm_course.autoregressive.image_model import random_conditions
 from dgm_course.autoregressive.pixelcnn import PixelCNN
 
 
@@ -61,8 +62,8 @@ def visible_by_gradient(model: PixelCNN | GatedPixelCNN, *, seed: int = 0) -> Te
     model, side = copy.deepcopy(model).double().cpu(), 2 * radius + 1
     shape = (8, model.n_channels, side, side)
     values = torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
-    labels = None if model.n_classes is None else torch.zeros(8, dtype=torch.long)
-    logits = model.logits_of(values, labels)[..., radius, radius]  # (8, n_levels, C)
+    conditions = random_conditions(model, 8, (side, side), generator)
+    logits = model.logits_of(values, *conditions)[..., radius, radius]  # (8, n_levels, C)
     weights = torch.randn(logits.shape, generator=generator, dtype=torch.float64)
     (gradient,) = torch.autograd.grad((logits * weights).sum(), values)
     return gradient.ne(0).any(0).any(0)

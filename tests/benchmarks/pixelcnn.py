@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from dgm_course.autoregressive import GatedPixelCNN, ImageModel, MaskedConv2d, PixelCNN
-from dgm_course.autoregressive.sampling import FullPass
+from dgm_course.autoregressive.image_model import FullPass
 from tests.benchmarks.harness import Row, in_turn
 
 LEVELS, N, SIDE = 256, 16, 28
