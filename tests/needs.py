@@ -233,7 +233,9 @@ class Plugin:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        with self._hiding.hidden(NEEDS.keys() - of(item)):
+        if any(NEEDS[name].programs for name in of(item)):
+            return (yield)  # its PATH is the machine's: what runs a sandbox shows where it lies
+        with self._hiding.hidden(NEEDS):
             return (yield)
 
     @pytest.hookimpl(tryfirst=True)
@@ -248,8 +250,9 @@ class Plugin:
     def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
         """Say to whoever misses a program that it is hidden, not lost."""
         report = yield
-        unseen = {p for name in NEEDS.keys() - of(item) for p in NEEDS[name].programs}
-        if report.failed and (named := unseen & {*re.findall(r"[\w-]+", str(report.longrepr))}):
+        programs = {program for need in NEEDS.values() for program in need.programs}
+        words = {*re.findall(r"[\w-]+", str(report.longrepr))}
+        if report.failed and not of(item) and (named := programs & words):
             text = f"{', '.join(sorted(named))}: seen by tests that say so alone (tests/needs.py)"
             report.sections.append(("Programs that this test does not see", text))
         return report
