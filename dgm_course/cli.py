@@ -17,7 +17,7 @@ import click
 import dgm_course
 from dgm_course.grading.commands import assignment
 from dgm_course.grading.grade_commands import grade, report
-from dgm_course.lectures.lab_config import lab_arguments, write_lab_config
+from dgm_course.lectures.lab_config import lab_arguments, without_home, write_lab_config
 from dgm_course.lectures.notebooks import Lecture, lectures_in, read_lecture, read_lectures
 from dgm_course.lectures.running import run_notebook
 
@@ -100,6 +100,9 @@ def lab(folder: Path, port: int | None, extra: tuple[str, ...]) -> None:
         write_lab_config(Path(config), has_rise=find_spec("jupyterlab_rise") is not None)
         for name in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH"):
             os.environ[name] = os.pathsep.join(filter(None, [config, os.environ.get(name, "")]))
+        if moved := without_home(Path(config)):
+            os.environ.update(moved)
+            click.echo("your home cannot be written: JupyterLab forgets its settings at the end")
         LabApp.launch_instance(lab_arguments(folder, port, extra, uid))
 
 

@@ -15,7 +15,7 @@ from dgm_course.grading.submissions import find
 from dgm_course.grading.walls import Limits
 from tests.grading import light
 from tests.grading.bad import BAD, CANARY
-from tests.grading.needs import sandbox
+from tests.needs import needs
 
 LIMITS = Limits(
     seconds_in_all=600,
@@ -30,7 +30,6 @@ LIMITS = Limits(
 
 @pytest.fixture(scope="module")
 def assignment(tmp_path_factory: pytest.TempPathFactory) -> Assignment:
-    sandbox()
     path = tmp_path_factory.mktemp("source") / "light.ipynb"
     return Assignment.read(light.write(light.source(), path))
 
@@ -53,6 +52,7 @@ def test_there_are_enough() -> None:
     assert len(BAD) >= 50
 
 
+@needs("bubblewrap")
 @pytest.mark.parametrize("name", BAD)
 def test_bad_submission(
     name: str, assignment: Assignment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,8 +16,9 @@ import pytest
 
 from dgm_course.grading.batch import file_name, run_seed, shard, write_whole
 from dgm_course.grading.submissions import Entry
-from tests.grading import light, needs
+from tests.grading import light
 from tests.grading.bad import BAD
+from tests.needs import needs
 
 N = 300
 POISON = [
@@ -68,7 +69,6 @@ def report(folder: Path, out: str) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of submissions, graded one after the other into ``serial``."""
-    needs.sandbox()
     made = tmp_path_factory.mktemp("batch")
     light.write(light.source(), made / "assignments" / "light" / "source" / "light.ipynb")
     fill(made)
@@ -80,6 +80,7 @@ def grades(folder: Path, out: str) -> str:
     return (folder / out / "grades.csv").read_text()
 
 
+@needs("bubblewrap")
 @pytest.mark.slow
 def test_nobody_is_lost_and_everybody_gets_their_due(folder: Path) -> None:
     rows = [line.split(",") for line in grades(folder, "serial").splitlines()[1:]]
@@ -90,6 +91,7 @@ def test_nobody_is_lost_and_everybody_gets_their_due(folder: Path) -> None:
         assert float(row[7]) == due, row
 
 
+@needs("bubblewrap")
 @pytest.mark.slow
 def test_two_shards_at_the_same_time_give_the_same_grades(folder: Path) -> None:
     shards = [start(folder, "shards", "--shard", f"{i}/2", "--jobs", "1") for i in (0, 1)]
@@ -99,6 +101,7 @@ def test_two_shards_at_the_same_time_give_the_same_grades(folder: Path) -> None:
     assert grades(folder, "shards") == grades(folder, "serial")
 
 
+@needs("bubblewrap")
 @pytest.mark.slow
 def test_killed_at_ten_random_moments_two_jobs_give_the_same_grades(folder: Path) -> None:
     chance = random.Random(5)
@@ -165,9 +168,9 @@ def test_names_of_files_stay_in_their_folder(student: str) -> None:
     assert file_name(student) != file_name(student + "x")
 
 
+@needs("bubblewrap")
 def test_the_teachers_notes_example_grades_two_shards(tmp_path: Path) -> None:
     """As a SLURM array would run it, on four submissions of the light assignment."""
-    needs.sandbox()
     notes = Path(__file__).parent.parent / "docs" / "teaching" / "grading.md"
     (script,) = re.findall(r"```sh\n(.*?)```", notes.read_text(), re.DOTALL)
     script = script.replace("pixelcnn", f"light --assignments {tmp_path / 'assignments'}")

@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 
 from dgm_course.cli import main
 from dgm_course.grading import sandbox, walls
-from tests.grading import light, needs
+from tests.grading import light
+from tests.needs import needs
 
 Dgm = Callable[..., Result]
 
@@ -38,8 +39,8 @@ def results(tmp_path: Path) -> dict[str, float]:
     return {result["student"]: result["points"] for result in found}
 
 
+@needs("bubblewrap")
 def test_a_second_call_grades_what_is_new_or_changed(dgm: Dgm, tmp_path: Path) -> None:
-    needs.sandbox()
     first = dgm("grade")
     assert first.exit_code == 0, first.output
     assert "2 passed, 0 failed, 0 crashed" in first.output
@@ -60,8 +61,8 @@ def test_a_second_call_grades_what_is_new_or_changed(dgm: Dgm, tmp_path: Path) -
     assert (tmp_path / "out" / "grades.csv").read_text().count("light,") == 3
 
 
+@needs("bubblewrap")
 def test_points_by_hand_and_late_days_reach_the_grades(dgm: Dgm, tmp_path: Path) -> None:
-    needs.sandbox()
     assert dgm("grade").exit_code == 0
     scores = tmp_path / "out" / "by_hand" / "scores.csv"
     scores.write_text(scores.read_text().replace("ann,answer-4,2,,", "ann,answer-4,2,2,fine"))
@@ -108,6 +109,7 @@ def test_unsafe_says_so_in_every_result(
     assert "without a sandbox" in (tmp_path / "out" / "report.html").read_text()
 
 
+@needs("bubblewrap")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -118,7 +120,6 @@ def test_unsafe_says_so_in_every_result(
     ],
 )
 def test_options_that_cannot_be_are_refused(options: list[str], message: str, dgm: Dgm) -> None:
-    needs.sandbox()
     refused = dgm("grade", *options)
     assert refused.exit_code == 2
     assert message in refused.output

@@ -15,8 +15,9 @@ from dgm_course.grading.notebook import Cell
 from dgm_course.grading.submissions import find, parse
 from dgm_course.grading.walls import Limits
 from dgm_course.grading.worker import without_magics
-from tests.grading import light, needs
+from tests.grading import light
 from tests.grading.light import cell, submission
+from tests.needs import needs
 
 
 @pytest.fixture
@@ -122,8 +123,8 @@ def test_each_run_draws_other_inputs_and_the_same_seed_the_same() -> None:
     assert np.random.default_rng(0).random() == np.random.Generator(np.random.PCG64(0)).random()
 
 
+@needs("bubblewrap")
 def test_a_result_says_what_it_rests_on(assignment: Assignment, tmp_path: Path) -> None:
-    needs.sandbox()
     light.write(submission(), tmp_path / "all" / "ann" / "light.ipynb")
     (entry,), _ = find(tmp_path / "all")
     results = [grade(assignment, entry, seed=seed, limits=Limits()) for seed in (3, 3)]

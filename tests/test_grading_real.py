@@ -13,14 +13,14 @@ from dgm_course.grading.grade import Assignment
 from dgm_course.grading.submissions import find
 from dgm_course.grading.walls import Limits
 from tests.assignment import SOURCE
-from tests.grading import needs
 from tests.grading.real import fill
 from tests.grading.scale import not_as_due
+from tests.needs import needs
 
 
+@needs("bubblewrap")
 @pytest.mark.slow
 def test_forty_real_submissions_get_what_they_are_due(tmp_path: Path) -> None:
-    needs.sandbox()
     chosen = fill(tmp_path, 40, sparing=True)
     patient = Limits(seconds=300, seconds_in_all=3000)  # the machine may be busy
     batch = Batch(Assignment.read(SOURCE), tmp_path, 3, patient)

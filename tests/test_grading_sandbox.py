@@ -19,7 +19,7 @@ from dgm_course.grading.answers import CheckFailed
 from dgm_course.grading.questions import Student
 from dgm_course.grading.sandbox import Ended, Sandbox, check
 from dgm_course.grading.walls import Limits, SandboxMissing
-from tests.grading import needs
+from tests.needs import needs
 
 LIMITS = Limits(seconds=60, seconds_in_all=600, processes=16, file_size=10**7, disk=10**7)
 CLONE_NEW = {"USER": 0x10000000, "NS": 0x20000, "NET": 0x40000000, "PID": 0x20000000}
@@ -72,7 +72,6 @@ def forks():
 
 def ask(check: object, limits: Limits = LIMITS, code: str = ASK) -> None:
     """Run ``check(call)`` against the code, in a sandbox."""
-    needs.sandbox()
     student = Student([], {}, 0, limits)
     try:
         student.ask({1: code}, check)  # type: ignore[arg-type]
@@ -129,6 +128,7 @@ def check_walls(call: object) -> None:
     assert 5 < call("forks") < LIMITS.processes
 
 
+@needs("bubblewrap")
 def test_the_walls_hold() -> None:
     ask(check_walls)
 
@@ -155,10 +155,9 @@ def elsewhere(python: str, *before: str, as_root: bool) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a normal user")
+@needs("bubblewrap", "root")
 def test_the_walls_hold_for_a_normal_user() -> None:
     """An interpreter or a checkout in a folder that only root may enter is shown to them."""
-    needs.sandbox()
     root = Path(__file__).parent.parent
     paths = dict.fromkeys([sys.base_prefix, sys.prefix, str(root)])
     shown: list[str] = []
@@ -181,9 +180,9 @@ def first_closed(path: Path) -> Path | None:
     return next((p for p in reversed([path, *path.parents]) if not p.stat().st_mode & 0o001), None)
 
 
+@needs("bubblewrap")
 def test_the_walls_hold_with_an_interpreter_below_tmp() -> None:
     """Nothing of it is seen in the private /tmp, nor can be changed."""
-    needs.sandbox()
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder, "bin").mkdir()
         python = Path(folder, "bin", "python")
@@ -200,17 +199,16 @@ def test_a_machine_whose_system_calls_are_unknown_is_refused() -> None:
     assert len(system_calls.program("aarch64")) % 8 == 0
 
 
+@needs("bubblewrap", "root")
 def test_another_user_for_each_job() -> None:
-    if not walls.as_root():
-        pytest.skip("a normal user stays the same")
     commands = [walls.command(LIMITS) for _ in range(20)]
     uids = {words[words.index("--reuid") + 1] for words in commands}
     assert len(uids) == 20
     assert "0" not in uids
 
 
+@needs("bubblewrap")
 def test_nothing_outlives_a_sandbox() -> None:
-    needs.sandbox()
     student = Student([], {}, 0, LIMITS)
     code = "import os, time\ndef f():\n    for _ in range(5):\n        if os.fork() == 0:\n"
     code += "            os.setsid()\n            time.sleep(100)\n    return 1"
@@ -247,8 +245,8 @@ def few_are_left(family: set[tuple[int, str]], few: int) -> bool:
     return True
 
 
+@needs("bubblewrap")
 def test_each_question_finds_a_fresh_process_and_an_empty_folder() -> None:
-    needs.sandbox()
     code = "import os\nn = 0\ndef f():\n    global n\n    n += 1\n    open(f'/tmp/{n}', 'w')\n"
     code += "    open('/dev/shm/x', 'w')\n"
     code += "    return [n, len(os.listdir('/tmp')), len(os.listdir('/dev/shm'))]"
@@ -260,8 +258,8 @@ def test_each_question_finds_a_fresh_process_and_an_empty_folder() -> None:
     assert answers == [[[1, 2, 1], [2, 3, 1]]] * 3
 
 
+@needs("bubblewrap")
 def test_a_folder_that_cannot_be_removed_is_not_found_by_the_next_question() -> None:
-    needs.sandbox()
     code = "import os\ndef f():\n    found = os.listdir('/tmp')\n    os.makedirs('/tmp/kept/it')\n"
     code += "    os.chmod('/tmp/kept', 0)\n    return found"
     student = Student([], {}, 0, LIMITS)
@@ -273,8 +271,8 @@ def test_a_folder_that_cannot_be_removed_is_not_found_by_the_next_question() -> 
     assert "kept" not in found
 
 
+@needs("bubblewrap")
 def test_the_same_seed_draws_the_same() -> None:
-    needs.sandbox()
     code = "import random\nimport numpy as np\ndef f(): return [random.random(), np.random.rand()]"
     drawn = []
     for seed in (1, 1, 2):
@@ -285,8 +283,8 @@ def test_the_same_seed_draws_the_same() -> None:
     assert drawn[0] == drawn[1] == drawn[2] == drawn[3] != drawn[4]
 
 
+@needs("bubblewrap")
 def test_functions_call_back_and_objects_stay_inside() -> None:
-    needs.sandbox()
     code = "def twice(f, x): return f(f(x))\nclass A:\n    def __init__(self, n): self.n = n\n"
     code += "    def __call__(self, x): return x + self.n\ndef apply(a, x): return a(x)"
 
@@ -311,8 +309,8 @@ def test_without_bubblewrap_grading_refuses(monkeypatch: pytest.MonkeyPatch) -> 
         check()
 
 
+@needs("bubblewrap")
 def test_a_sandbox_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    needs.sandbox()
     monkeypatch.setattr(sandbox, "command", lambda limits: ["bwrap", "--no-such-option"])
     with pytest.raises(SandboxMissing, match="no-such-option"):
         check()
@@ -330,8 +328,8 @@ def test_an_unsafe_process_is_limited_and_ended_too() -> None:
     student.close()
 
 
+@needs("bubblewrap")
 def test_a_process_that_is_gone_is_noticed() -> None:
-    needs.sandbox()
     with Sandbox(LIMITS) as process:
         process.send(time.monotonic() + 30, "begin", cells=[], limits=[])
         process.receive(time.monotonic() + 30)

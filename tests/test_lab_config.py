@@ -2,7 +2,9 @@
 
 import json
 
-from dgm_course.lectures.lab_config import write_lab_config
+import pytest
+
+from dgm_course.lectures.lab_config import without_home, write_lab_config
 
 
 def test_slides_have_their_theme_and_the_module_that_they_lack(tmp_path):
@@ -20,3 +22,16 @@ def test_without_slides_there_is_nothing_of_them(tmp_path):
     assert not any("rise" in name for name in settings)
     assert settings["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
     assert not (tmp_path / "labextensions").exists()
+
+
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_jupyter_moves_out_of_a_home_that_cannot_be_written(is_writable, tmp_path, monkeypatch):
+    """A file in the folder's place refuses root, too."""
+    home = tmp_path / "home"
+    home.mkdir() if is_writable else home.touch()
+    for name in ("CONFIG", "DATA", "RUNTIME"):
+        monkeypatch.setenv(f"JUPYTER_{name}_DIR", str(home / name))
+    moved = without_home(tmp_path / "elsewhere")
+    names = [] if is_writable else ["CONFIG", "DATA", "RUNTIME"]
+    places = {f"JUPYTER_{name}_DIR": str(tmp_path / "elsewhere" / name.lower()) for name in names}
+    assert moved == places

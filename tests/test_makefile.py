@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import needs
+
+pytestmark = needs("make")
 ROOT = Path(__file__).parent.parent
 
 

@@ -25,6 +25,7 @@ import pytest
 import torch
 
 from dgm_course.data import Images, data_folder, fetch, mnist
+from tests.needs import needs
 
 # The package's name `mnist` is the function; the module's table is replaced by that of tiny files.
 module = importlib.import_module("dgm_course.data.mnist")
@@ -447,16 +448,6 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(0)
 
 
-def can_be_refused() -> bool:
-    """Whether this process can be one that mode bits hold for: root in a small container cannot."""
-    try:
-        with as_nobody():
-            Path(tempfile.gettempdir(), ".").stat()
-            return True
-    except (AttributeError, OSError):  # no user ids here, or one only, or a closed parent folder
-        return False
-
-
 @pytest.fixture
 def public_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """pytest's own folders are closed to other users; this one is open for reading."""
@@ -468,27 +459,28 @@ def public_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         folder.chmod(0o755)
 
 
-if can_be_refused():
+@needs("permissions")
+def test_a_read_only_folder_serves_what_it_has(site: Site, public_folder: Path) -> None:
+    fill(public_folder)
+    public_folder.chmod(0o555)
+    with as_nobody():
+        check_values(mnist(), "train")
+        assert len(fetch()) == 4
+    assert site.requests == []
 
-    def test_a_read_only_folder_serves_what_it_has(site: Site, public_folder: Path) -> None:
-        fill(public_folder)
-        public_folder.chmod(0o555)
-        with as_nobody():
-            check_values(mnist(), "train")
-            assert len(fetch()) == 4
-        assert site.requests == []
 
-    def test_a_read_only_folder_is_named(site: Site, public_folder: Path) -> None:
-        site.serve(GOOD)
-        public_folder.chmod(0o555)
-        with (
-            as_nobody(),
-            pytest.raises(OSError, match=r"cannot write .*Permission denied") as error,
-        ):
-            mnist()
-        check_message(str(error.value), [str(public_folder), "DGM_COURSE_DATA_DIR", "digits()"])
-        assert contents(public_folder) == {}
-        assert site.requests == []
+@needs("permissions")
+def test_a_read_only_folder_is_named(site: Site, public_folder: Path) -> None:
+    site.serve(GOOD)
+    public_folder.chmod(0o555)
+    with (
+        as_nobody(),
+        pytest.raises(OSError, match=r"cannot write .*Permission denied") as error,
+    ):
+        mnist()
+    check_message(str(error.value), [str(public_folder), "DGM_COURSE_DATA_DIR", "digits()"])
+    assert contents(public_folder) == {}
+    assert site.requests == []
 
 
 def test_a_file_in_the_folders_place_is_named_and_kept(site: Site, folder: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,6 +52,25 @@ def write_lab_config(folder: Path, has_rise: bool) -> None:
         (extension / "static").mkdir(parents=True)
         (extension / "static" / "remoteEntry.js").write_text(CONSOLE)
         (extension / "package.json").write_text(json.dumps(EXTENSION))
+
+
+def without_home(folder: Path) -> dict[str, str]:
+    """Variables that move Jupyter's own folders below ``folder``, where home cannot be written."""
+    from jupyter_core.paths import jupyter_config_dir, jupyter_data_dir, jupyter_runtime_dir
+
+    moved = {}
+    for kind, place in {
+        "CONFIG": jupyter_config_dir(),
+        "DATA": jupyter_data_dir(),
+        "RUNTIME": jupyter_runtime_dir(),
+    }.items():
+        try:
+            os.makedirs(place, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError:
+            moved[f"JUPYTER_{kind}_DIR"] = str(folder / kind.lower())
+    return moved
 
 
 def lab_arguments(

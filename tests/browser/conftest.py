@@ -1,20 +1,25 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.browser.chromium import MISSING, chromium, executable
+from tests.browser.chromium import chromium
 from tests.browser.jupyterlab import Lab, jupyterlab
+from tests.needs import needs
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Whatever opens a page needs a browser; the site's pages need what npm brings, too."""
+    fixtures = getattr(item, "fixturenames", ())
+    if "browser" in fixtures:
+        item.add_marker(needs("chromium"))
+    if "site" in fixtures:
+        item.add_marker(needs("npm"))
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[object]:
-    if executable() is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(MISSING.replace("skipped", "cannot run"))
-        pytest.skip(MISSING)
     with chromium() as found:
         yield found
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
@@ -13,16 +11,10 @@ import pytest
 from dgm_course.lectures.notebooks import LECTURES
 from tests.browser.chromium import Problems
 
-MISSING = "browser tests skipped: no npm here, which brings the site's scripts"
-
 
 @pytest.fixture(scope="module")
 def site(browser):
     """The pages, built with few frames and short training."""
-    if shutil.which("npm") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
     from docs.site.build import build
 
     return build(quick=True)
