@@ -165,6 +165,69 @@ def test_divergences_lie_within_their_errors(name, mu):
     assert misses(ratio.auc(), Normal(0, 1).cdf(torch.tensor(mu / 2**0.5)).item()) < 3
 
 
+class Fixed:
+    """A classifier that says ``score(x)`` whatever it is given to learn from."""
+
+    def __init__(self, score):
+        self.score = score
+
+    def fit(self, x, y, generator):
+        return self
+
+    def logit(self, x):
+        return self.score(x[:, 0])
+
+
+DISTORTIONS = {
+    "slope": lambda x: x - 1,
+    "wave": lambda x: torch.sin(2 * x),
+    "level": torch.ones_like,
+}
+
+
+def quantiles(n, mean=0.0):
+    """n points of equal probability of N(mean, 1): an average over them is a quadrature."""
+    levels = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    return mean + Normal(0.0, 1.0).icdf(levels)[:, None]
+
+
+def distorted(shape, epsilon, mu):
+    """N(mu, 1) against N(0, 1), by a score that is off by ε f(x)."""
+    score = Fixed(lambda x: mu * x - mu**2 / 2 + epsilon * DISTORTIONS[shape](x))
+    return DensityRatio(score, n_folds=2).fit(quantiles(100_000, mu), quantiles(100_000))
+
+
+@pytest.mark.parametrize("shape", DISTORTIONS)
+def test_the_dual_bound_errs_to_second_order_and_down(shape):
+    exact = distorted(shape, 0.0, mu=1.0).dual_kl().value
+    assert exact == pytest.approx(0.5, abs=2e-3)
+    sizes = (0.2, 0.1, 0.05, -0.05, -0.2)
+    missing = [exact - distorted(shape, e, mu=1.0).dual_kl().value for e in sizes]
+    assert min(missing) > 0
+    assert missing[0] / missing[1] == pytest.approx(4, abs=0.5)
+    assert missing[1] / missing[2] == pytest.approx(4, abs=0.25)
+
+
+def test_recalibration_takes_out_a_slope_and_leaves_a_wave_to_first_order():
+    assert distorted("slope", 0.2, mu=2.0).kl().value == pytest.approx(2, abs=1e-3)
+    off = [distorted("wave", e, mu=2.0).kl().value - 2 for e in (0.2, 0.1)]
+    assert off[1] > 0.03
+    assert off[0] / off[1] == pytest.approx(2, abs=0.2)
+
+
+def test_the_dual_bound_stays_below_kl_in_expectation():
+    """However far off the score is, for the averages are of points that it has not seen."""
+    for score in (lambda x: 1.5 * x - 0.5, lambda x: torch.tanh(x), lambda x: 0 * x):
+        ratios = [shifted(1.0, (200, 200), seed, Fixed(score)) for seed in range(50)]
+        values = np.array([ratio.dual_kl().value for ratio in ratios])
+        assert values.mean() - 2 * values.std() / 50**0.5 < 0.5
+    assert values.tolist() == [0.0] * 50  # the score 0 says that nothing differs, without an error
+
+
+def test_the_dual_bound_corrects_for_the_counts():
+    assert misses(shifted(1.0, (20_000, 2000), seed=2, classifier=Logistic()).dual_kl(), 0.5) < 3
+
+
 def test_identical_distributions():
     ratios = [shifted(0.0, (1000, 1000), seed=s, classifier=Logistic()) for s in range(20)]
     assert max(misses(r.auc(), 0.5) for r in ratios) < 3
@@ -227,7 +290,9 @@ def test_bad_samples(x_p, x_q, message):
         DensityRatio().fit(x_p, x_q)
 
 
-@pytest.mark.parametrize("method", ["kl", "reverse_kl", "jsd", "auc", "calibration_curve"])
+@pytest.mark.parametrize(
+    "method", ["kl", "dual_kl", "reverse_kl", "jsd", "auc", "calibration_curve"]
+)
 def test_unfitted(method):
     with pytest.raises(ValueError, match="not fitted yet"):
         getattr(DensityRatio(), method)()
