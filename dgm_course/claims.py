@@ -87,7 +87,7 @@ def check(
     """Tell the reader whether an exercise's ``answer`` holds, without giving the answer away.
 
     Right mathematics is not refused for its type: before ``test`` sees the answer, arrays and
-    lists of numbers become tensors, and a function is given clones of its tensors (so that one
+    lists of numbers become tensors, and a function is given copies of its arguments (so that one
     that works in place changes nothing) and gives back its floating numbers in the dtype of the
     first floating tensor that it was given.
 
@@ -139,7 +139,9 @@ def _taking_clones(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _clone(x: Any) -> Any:
-    return x.clone() if isinstance(x, torch.Tensor) else x
+    if isinstance(x, torch.Tensor):
+        return x.clone()
+    return x.copy() if isinstance(x, np.ndarray) else x
 
 
 def _as_tensor(x: Any, dtype: torch.dtype | None) -> Any:

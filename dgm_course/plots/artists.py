@@ -186,9 +186,9 @@ def line(
     style: str = "-",
     marker: str = "",
     width: float = 1.8,
-) -> None:
+) -> Line2D:
     """A curve y over x, both ``(P,)``; the label also names it in a legend."""
-    found = _find(ax, label, Line2D)
+    found: Line2D | None = _find(ax, label, Line2D)
     if found is None:
         (found,) = ax.plot([], [], label=label, color=color, ls=style, marker=marker, lw=width)
         found.set_gid(label)
@@ -196,6 +196,7 @@ def line(
     if ax.get_autoscalex_on() or ax.get_autoscaley_on():  # not where limits were set by hand
         ax.relim()
         ax.autoscale_view()
+    return found
 
 
 def band(ax: Axes, low: float, high: float, *, label: str, color: str = GREY) -> None:

@@ -77,11 +77,15 @@ def lines(
 
 
 def marks(ax: Axes, places: Mapping[str, tuple[Any, Any]], **look: Any) -> None:
-    """Single points ``(x, y)``, or a few ``(x (P,), y (P,))``, by their names: "here", "best"."""
+    """Single points ``(x, y)``, or a few ``(x (P,), y (P,))``, by their names: "here", "best".
+
+    They are drawn above what else is there.
+    """
     colors = cycle((VERMILION, ORANGE, GREEN, PURPLE, BLACK, SKY, BLUE))
     for (name, (x, y)), color, marker in zip(places.items(), colors, cycle(MARKERS)):
         shown = {"color": color, "marker": marker} | look
-        line(ax, np.atleast_1d(x), np.atleast_1d(y), label=name, style="", **shown)
+        found = line(ax, np.atleast_1d(x), np.atleast_1d(y), label=name, style="", **shown)
+        found.set(zorder=3, markersize=8)  # seen among the points of a curve
 
 
 def error_bars(

@@ -8,7 +8,9 @@ EXERCISES = {
             "factor_variance = 0.6",  # the width
             "factor_variance = 1 / 0.36",  # the precision
             "factor_variance = 0.2",
+            "factor_variance = (0.36, 0.6)",
         ],
+        ["factor_variance = (0.36, 0.36)", "factor_variance = np.array([0.36, 0.36])"],
     ),
     "sweep": (
         "def sweep(m, mean, precision):\n"
@@ -22,12 +24,6 @@ EXERCISES = {
             "def sweep(m, mean, precision):\n"
             "    d = precision.diagonal()\n"
             "    return mean - (precision @ (m - mean) - d * (m - mean)) / d",
-            # the argument changed
-            "def sweep(m, mean, precision):\n"
-            "    for j in range(len(m)):\n"
-            "        others = precision[j] @ (m - mean) - precision[j, j] * (m[j] - mean[j])\n"
-            "        m[j] = mean[j] - others / precision[j, j]\n"
-            "    return m",
             # i = j left in the sum
             "def sweep(m, mean, precision):\n"
             "    m = m.clone()\n"
@@ -42,6 +38,33 @@ EXERCISES = {
             "        m[j] = mean[j] + others / precision[j, j]\n"
             "    return m",
             "def sweep(m, mean, precision):\n    return mean",
+            # in reverse order
+            "def sweep(m, mean, precision):\n"
+            "    for j in reversed(range(len(m))):\n"
+            "        others = precision[j] @ (m - mean) - precision[j, j] * (m[j] - mean[j])\n"
+            "        m[j] = mean[j] - others / precision[j, j]\n"
+            "    return m",
+            # two sweeps
+            "def sweep(m, mean, precision):\n"
+            "    for j in [*range(len(m))] * 2:\n"
+            "        others = precision[j] @ (m - mean) - precision[j, j] * (m[j] - mean[j])\n"
+            "        m[j] = mean[j] - others / precision[j, j]\n"
+            "    return m",
+        ],
+        [
+            # in place: the caller's means are its own
+            "def sweep(m, mean, precision):\n"
+            "    for j in range(len(m)):\n"
+            "        others = precision[j] @ (m - mean) - precision[j, j] * (m[j] - mean[j])\n"
+            "        m[j] = mean[j] - others / precision[j, j]\n"
+            "    return m",
+            # a list, in NumPy
+            "def sweep(m, mean, precision):\n"
+            "    m, mean, precision = m.numpy().copy(), mean.numpy(), precision.numpy()\n"
+            "    for j in range(len(m)):\n"
+            "        i = [k for k in range(len(m)) if k != j]\n"
+            "        m[j] = mean[j] - precision[j, i] @ (m[i] - mean[i]) / precision[j, j]\n"
+            "    return list(m)",
         ],
     ),
     "responsibilities": (
@@ -69,6 +92,28 @@ EXERCISES = {
             "def responsibilities(log_weights, log_densities):\n"
             "    joint = log_weights + log_densities\n"
             "    return np.exp(joint - np.logaddexp.reduce(joint, 1, keepdims=True)).T",
+            # one component's share lost: what an earlier check let pass
+            "def responsibilities(log_weights, log_densities):\n"
+            "    joint = log_weights + log_densities\n"
+            "    joint[:, 1] = -math.inf\n"
+            "    return np.exp(joint - np.logaddexp.reduce(joint, 1, keepdims=True))",
+            # one weight forgotten, likewise
+            "def responsibilities(log_weights, log_densities):\n"
+            "    log_weights[1] = 0\n"
+            "    joint = log_weights + log_densities\n"
+            "    return np.exp(joint - np.logaddexp.reduce(joint, 1, keepdims=True))",
+            # a choice
+            "def responsibilities(log_weights, log_densities):\n"
+            "    best = (log_weights + log_densities).argmax(1)\n"
+            "    return np.eye(3)[best]",
+        ],
+        [
+            "def responsibilities(log_weights, log_densities):\n"
+            "    return torch.softmax(torch.as_tensor(log_weights + log_densities), 1)",
+            "def responsibilities(log_weights, log_densities):\n"
+            "    joint = log_weights + log_densities\n"
+            "    joint = np.exp(joint - joint.max(1, keepdims=True))\n"
+            "    return joint / joint.sum(1, keepdims=True)",
         ],
     ),
     "naming_costs": (
