@@ -1,10 +1,21 @@
+import decimal
 import math
+from decimal import Decimal
 
 import pytest
 import torch
 from torch.distributions import Distribution
 
-from dgm_course.probability import Estimate, bits_per_dim, check_points, log_mean_exp
+from dgm_course.probability import (
+    Estimate,
+    bits_per_dim,
+    check_points,
+    likelihood_row,
+    log_mean_exp,
+    logistic_level_log_prob,
+    read_likelihoods,
+    write_likelihoods,
+)
 
 
 def test_estimate_is_mean_and_standard_error():
@@ -59,3 +70,149 @@ def test_bits_per_dim_of_uniform_bytes_is_8():
     assert bits_per_dim(nats, 3072).item() == pytest.approx(8)
     with pytest.raises(ValueError, match="at least 1, got 0"):
         bits_per_dim(nats, 0)
+
+
+# --- a logistic's mass between the edges of a level -----------------------------------------
+
+
+def exact_log_mass(level, mean, log_scale, n_levels):
+    """ln [F(upper edge) − F(lower edge)], with so many digits that nothing cancels."""
+    with decimal.localcontext(prec=220, Emin=-(10**9), Emax=10**9):
+
+        def cdf(edge):
+            return 1 / (1 + (-(edge - Decimal(mean)) / Decimal(log_scale).exp()).exp())
+
+        lower = Decimal(0) if level == 0 else cdf(Decimal(2 * level - n_levels) / (n_levels - 1))
+        upper = Decimal(2 * level + 2 - n_levels) / (n_levels - 1)
+        mass = (Decimal(1) if level == n_levels - 1 else cdf(upper)) - lower
+        return float(mass.ln(decimal.Context(prec=30, Emin=-(10**9), Emax=10**9)))
+
+
+@pytest.mark.parametrize(("dtype", "eps"), [(torch.float32, 2e-7), (torch.float64, 4e-16)])
+@pytest.mark.parametrize("n_levels", [2, 17, 256])
+def test_a_level_has_the_mass_between_its_edges(dtype, eps, n_levels):
+    for mean in (0.0, 0.3, -1.25, 4.0):  # the last two: all levels in one tail
+        for log_scale in (-5.0, -2.0, 0.5, 9.0):  # the last: narrow levels of 10⁻⁶ each
+            levels = torch.tensor(sorted({0, 1, n_levels // 2, n_levels - 1}))
+            arguments = torch.tensor(mean, dtype=dtype), torch.tensor(log_scale, dtype=dtype)
+            found = logistic_level_log_prob(levels, *arguments, n_levels=n_levels)
+            for level, value in zip(levels.tolist(), found.tolist(), strict=True):
+                # The mean as the dtype rounds it; edge − mean is rounded once, then scaled.
+                exact = exact_log_mass(level, arguments[0].item(), log_scale, n_levels)
+                within = eps * (4 * abs(exact) + 4 + 3 * math.exp(-log_scale))
+                assert value == pytest.approx(exact, abs=within, rel=0), (level, mean, log_scale)
+
+
+@pytest.mark.parametrize("n_levels", [2, 17, 256])
+def test_the_masses_of_all_levels_add_up_to_one(n_levels):
+    mean = torch.tensor([0.0, 1 / 255, 0.999, -1.0, 3.0, -1e3])[:, None, None]
+    log_scale = torch.linspace(-80, 80, 33)[:, None]
+    for dtype, within in ((torch.float32, 1e-6), (torch.float64, 1e-14)):
+        log_p = logistic_level_log_prob(
+            torch.arange(n_levels), mean.to(dtype), log_scale.to(dtype), n_levels=n_levels
+        )
+        assert log_p.shape == (6, 33, n_levels)
+        ones = torch.ones(6, 33, dtype=dtype)
+        torch.testing.assert_close(log_p.exp().sum(-1), ones, atol=within, rtol=0)
+
+
+def test_value_and_gradient_are_finite_in_far_tails_and_narrow_levels():
+    levels, mean, log_scale = torch.meshgrid(
+        torch.tensor([0.0, 1.0, 128.0, 254.0, 255.0]),
+        torch.tensor([0.0, 0.5, -1.0, 1.0, 30.0, -1e3]),
+        torch.linspace(-80, 80, 41),
+        indexing="ij",
+    )
+    mean, log_scale = (v.clone().requires_grad_() for v in (mean, log_scale))
+    log_p = logistic_level_log_prob(levels.long(), mean, log_scale, n_levels=256)
+    log_p.sum().backward()
+    for values in (log_p, mean.grad, log_scale.grad):
+        assert values.isfinite().all()
+
+
+def test_the_gradient_of_a_mass_is_right():
+    torch.manual_seed(0)
+    levels = torch.arange(5)
+    mean, log_scale = (torch.randn(5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+
+    def log_p(mean, log_scale):
+        return logistic_level_log_prob(levels, mean, log_scale, n_levels=5)
+
+    assert torch.autograd.gradcheck(log_p, (mean, log_scale))
+
+
+def test_bad_levels_are_refused():
+    zero = torch.zeros(())
+    for levels, words in [
+        (torch.tensor([0, 4]), "levels must hold integers 0 to 3, got values from 0 to 4"),
+        (torch.tensor([-1]), "got values from -1 to -1"),
+        (torch.tensor([0.5]), "levels must hold integers 0 to 3, got dtype torch.float32"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            logistic_level_log_prob(levels, zero, zero, n_levels=4)
+
+
+# --- the table of likelihoods ---------------------------------------------------------------
+
+
+def test_a_row_is_mean_and_error_of_minus_log_p():
+    images = torch.randint(4, (5, 2, 3, 1))
+    log_p = -torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    row = likelihood_row(
+        "ours", lambda x: log_p[: len(x)], images, levels=4, kind="bound", seconds=2.5
+    )
+    assert row[:5] == ("ours", "bound", 4, 5, 6)
+    assert row.nats == pytest.approx((3, (2.5 / 5) ** 0.5))
+    assert row.bits_per_dim == pytest.approx([v / (6 * math.log(2)) for v in row.nats])
+    assert (row.n_parameters, row.seconds) == (None, 2.5)
+
+
+def test_a_row_takes_no_gradient():
+    weight = torch.ones((), requires_grad=True)
+    images = torch.zeros(2, 1, 1, 1, dtype=torch.uint8)
+    calls = []
+    likelihood_row("ours", lambda x: calls.append(weight * 1) or -torch.ones(2), images, levels=2)
+    assert [call.requires_grad for call in calls] == [False]
+
+
+def test_bad_rows_are_refused():
+    images = torch.randint(4, (5, 1, 2, 2), generator=torch.Generator().manual_seed(0))
+
+    def of(x):
+        return -torch.ones(len(x))
+
+    for arguments, words in [
+        ({"kind": "elbo"}, "kind must be 'exact' or 'bound', got 'elbo'"),
+        ({"images": images[:1]}, r"N >= 2, got shape \(1, 1, 2, 2\)"),
+        ({"images": images[:, 0]}, r"got shape \(5, 2, 2\)"),
+        ({"images": images.float()}, "images must hold integers 0 to 3, got dtype torch.float32"),
+        ({"levels": 3}, "images must hold integers 0 to 2, got values from 0 to 3"),
+        ({"log_prob": lambda x: of(x)[:, None]}, r"return shape \(5,\), got shape \(5, 1\)"),
+        ({"log_prob": lambda x: of(x).mean()}, r"return shape \(5,\), got shape \(\)"),
+        ({"log_prob": lambda x: of(x) / 0}, "must be finite, got NaN or inf for 5 of 5"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            likelihood_row(
+                **{"name": "ours", "log_prob": of, "images": images, "levels": 4} | arguments
+            )
+
+
+def test_rows_are_read_as_they_were_written(tmp_path):
+    images = torch.zeros(2, 1, 2, 2, dtype=torch.long)
+    rows = [
+        likelihood_row(
+            "a, with classes", lambda x: torch.tensor([-1.5, -0.5]), images, levels=17, seconds=7
+        ),
+        likelihood_row(
+            "b", lambda x: torch.tensor([-2.0, -2.5]), images, levels=17, kind="bound"
+        )._replace(n_parameters=12),
+    ]
+    write_likelihoods(rows, tmp_path / "table.csv")
+    found = read_likelihoods(tmp_path / "table.csv")
+    assert [row.name for row in found] == ["b", "a, with classes"], "the most nats first"
+    for row, other in zip(found, rows[::-1], strict=True):
+        assert row[:5] == other[:5]
+        assert row[7:] == other[7:]
+        for estimate, exact in zip(row[5:7], other[5:7], strict=True):
+            assert estimate == pytest.approx(exact, abs=1e-4)
+            assert isinstance(estimate, Estimate)

@@ -1,0 +1,108 @@
+"""The table of likelihoods on the test digits: a row for every model of the course that has one.
+
+    python notebooks/results/likelihoods.py                        # some minutes of one core
+    python notebooks/results/likelihoods.py --only PixelCNN --out try.csv
+
+Writes ``dgm_course/results/likelihoods.csv`` after every row, and keeps the rows that it was not
+asked for. All rows are of the same 355 test images of 8 × 8 pixels with 17 levels, and of models
+that were trained on the 1442 training images alone. A lecture adds its row here.
+
+Lectures 3 and 4 have no row: the digits of lecture 3 are binarised, and the decoder of lecture 4
+has a density of real-valued ink, so neither says how probable an image of 17 levels is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pixelcnn
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dgm_course.autoregressive import ImageModel, IndependentPixels, Uniform
+from dgm_course.data import digits
+from dgm_course.probability import (
+    LIKELIHOODS,
+    LikelihoodRow,
+    likelihood_row,
+    read_likelihoods,
+    write_likelihoods,
+)
+from dgm_course.training import quick
+
+LEVELS = 17
+
+
+def uniform(name: str) -> LikelihoodRow:
+    model = Uniform(LEVELS).double()
+    return row(name, model.log_prob, n_parameters=0, seconds=0)
+
+
+def independent(name: str) -> LikelihoodRow:
+    model = IndependentPixels(digits("train").images, LEVELS).double()
+    return row(name, model.log_prob, n_parameters=model.log_p.numel(), seconds=0)
+
+
+def trained(make: Callable[[], ImageModel], n_steps: int) -> Callable[[str], LikelihoodRow]:
+    """The row of lecture 5's network, trained as for its stored table, from the first seed."""
+
+    def make_row(name: str) -> LikelihoodRow:
+        start = time.process_time()
+        model = pixelcnn.train(make, seed=0, n_steps=n_steps)
+        seconds = time.process_time() - start
+        log_prob = model.log_prob if model.n_classes is None else sum_over_classes(model)
+        return row(name, log_prob, n_parameters=n_weights(model), seconds=seconds)
+
+    return make_row
+
+
+def sum_over_classes(model: ImageModel) -> Callable[[Tensor], Tensor]:
+    """log p(x) = log Σ_y p(y) p(x | y) with ten equal p(y)."""
+
+    def log_prob(x: Tensor) -> Tensor:
+        of_class = [model.log_prob(x, torch.full((len(x),), label)) for label in range(10)]
+        return torch.stack(of_class).logsumexp(0) - math.log(10)
+
+    return log_prob
+
+
+def row(name: str, log_prob: Callable[[Tensor], Tensor], **known: float) -> LikelihoodRow:
+    return likelihood_row(name, log_prob, digits("test").images, levels=LEVELS, **known)
+
+
+def n_weights(model: ImageModel) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+ROWS: dict[str, Callable[[str], LikelihoodRow]] = {
+    "uniform": uniform,
+    "independent pixels": independent,
+    "PixelCNN": trained(pixelcnn.plain, 800),
+    "Gated PixelCNN": trained(pixelcnn.gated, 800),
+    "Gated PixelCNN, sum over classes": trained(pixelcnn.conditional, 1600),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME")
+    parser.add_argument("--out", type=Path, default=LIKELIHOODS)
+    options = parser.parse_args()
+    if quick():
+        parser.error("the table needs full training; unset DGM_COURSE_QUICK")
+    torch.set_num_threads(1)
+    table = {r.name: r for r in read_likelihoods(options.out)} if options.out.exists() else {}
+    for name in (bar := tqdm(options.only, unit="row")):
+        bar.set_postfix_str(name)
+        table[name] = ROWS[name](name)
+        write_likelihoods(table.values(), options.out)
+        bar.write(f"{name}: {table[name].nats} nats, {table[name].bits_per_dim} bits/dim")
+
+
+if __name__ == "__main__":
+    main()
