@@ -64,7 +64,7 @@ class Deck(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A lecture: one that stands has a notebook and a picture; one to come a title and a question."""
+    """A lecture: one that stands has a notebook, one to come has a title and a question."""
 
     number: int
     builds_on: tuple[int, ...]
@@ -225,7 +225,7 @@ def _forgotten(deck: Deck, ledger: Ledger) -> Iterator[str]:
 
 def slide_numbers(slides: str) -> list[int]:
     """The numbers that "35–36, 41" stands for."""
-    numbers = []
+    numbers: list[int] = []
     for part in slides.split(","):
         first, _, last = part.strip().partition("–")
         numbers += range(int(first), int(last or first) + 1)
