@@ -33,8 +33,9 @@ WAYS = """\
 
 The course is made from the decks of three courses. For each deck: which section covers which \
 slides, and what it reaches there. *1.4* is section 4 of lecture 1. Names in *italics* are \
-lectures to come. Slides count in a deck's order; a PDF with overlays may be a page or two off. For \
-every row `docs/ledger.toml` also names the function that computes it and the test that checks it.
+lectures to come. Slides count in a deck's order; a PDF with overlays may be a page or two off. \
+For every row `docs/ledger.toml` also names the function that computes it and the test that \
+checks it.
 """
 
 
@@ -143,8 +144,8 @@ def the_lectures(lectures: dict[int, Shown], place: Place) -> str:
             row.insert(0, f"![{lecture.entry.alt}](attachment:{file_of(lecture)})")
     text = (
         "## The lectures\n\nA lecture's **core** is what fits into an hour; the rest is for a "
-        "second one, or for home. Minutes aloud are those of a lecturer who reads the text and lets "
-        "the class look at each figure. *Builds on* names the lectures to read before.\n\n"
+        "second one, or for home. Minutes aloud are those of a lecturer who reads the text and "
+        "lets the class look at each figure. *Builds on* names the lectures to read before.\n\n"
         + _table(header, rows)
     )
     if to_come:
