@@ -164,9 +164,7 @@ def problems(ledger: Ledger, root: Path = ROOT) -> list[str]:
         if entry.notebook and not path.is_file():
             found.append(f"{start}no notebook {path.name}")
         elif entry.notebook:
-            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-            contents[entry.number] = read_sections(cells)
-            pictures = [cell["id"] for cell in cells if picture_of(cell)]
+            contents[entry.number], pictures = _held_by(path)
             if entry.picture not in pictures:
                 near = _nearest(entry.picture, pictures)
                 found.append(f"{start}no cell {entry.picture!r} with a figure{near}")
@@ -186,6 +184,13 @@ def problems(ledger: Ledger, root: Path = ROOT) -> list[str]:
             start = f"{deck.key}, slides {topic.slides} ({topic.topic}): "
             found += [start + what for what in _wrong(topic, ledger, contents, root)]
     return found
+
+
+@cache
+def _held_by(path: Path) -> tuple[list[Section], list[str]]:
+    """A notebook's sections, and its cells that show a figure."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return read_sections(cells), [cell["id"] for cell in cells if picture_of(cell)]
 
 
 def picture_of(cell: Any) -> str:
