@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dgm_course.lectures.ledger import ROOT, read_ledger
+from dgm_course.lectures.ledger import ROOT, problems, read_ledger
 from dgm_course.lectures.tables import (
     WAYS,
     Place,
@@ -144,32 +144,49 @@ def first_page(root: Path = ROOT) -> Any:
     ledger = read_ledger(root / "docs" / "ledger.toml")
     lectures, place = shown(ledger, root), Place("", is_site=False)
     ways = {key.lower(): text for key, text in the_ways(ledger, lectures, place)}
-    texts = {"title": TITLE, "how-to": HOW_TO, "try-it": TRY_IT}
-    more = {"lectures": the_lectures(lectures, place), "ways": WAYS, **ways}
-    more |= {"missing": what_is_missing(ledger, lectures), "assignment": the_assignment(place)}
-    more["help"] = HELP
-    cells = [new_markdown_cell(text.rstrip(), id=name) for name, text in texts.items()]
-    folded = {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
-    cells.append(new_code_cell(ANSWER, id="answer", metadata={"tags": ["exercise"]}))
-    cells.append(new_code_cell(PANEL.rstrip(), id="panel", metadata=folded))
-    cells += [new_markdown_cell(text.rstrip(), id=name) for name, text in more.items()]
-    pictures = {
-        file_of(each): {"image/png": base64.b64encode(each.picture).decode()}
-        for each in lectures.values()
-        if each.picture
+    before = {"title": TITLE, "how-to": HOW_TO, "try-it": TRY_IT}
+    after = {
+        "lectures": the_lectures(lectures, place),
+        "ways": WAYS,
+        **ways,
+        "missing": what_is_missing(ledger, lectures),
+        "assignment": the_assignment(place),
+        "help": HELP,
     }
-    for cell in cells:
-        if cell.id == "lectures":
-            cell["attachments"] = pictures
+    folded = {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
+    cells = [
+        *(new_markdown_cell(text.rstrip(), id=name) for name, text in before.items()),
+        new_code_cell(ANSWER, id="answer", metadata={"tags": ["exercise"]}),
+        new_code_cell(PANEL.rstrip(), id="panel", metadata=folded),
+        *(new_markdown_cell(text.rstrip(), id=name) for name, text in after.items()),
+    ]
+    (table,) = (cell for cell in cells if cell.id == "lectures")
+    table["attachments"] = {
+        file_of(lecture): {"image/png": base64.b64encode(lecture.picture).decode()}
+        for lecture in lectures.values()
+        if lecture.picture
+    }
     return new_notebook(cells=cells)
 
 
 def main() -> None:
-    """Make the first page again, and run its cells."""
+    """Make the first page again. Its code runs only where it is not what has run before."""
+    import nbformat
+
     from dgm_course.lectures.running import run_notebook, write
 
-    path = ROOT / "notebooks" / FIRST_PAGE
-    write(first_page(), path)
+    if found := problems(read_ledger()):
+        sys.exit("\n".join(found))
+    path, page = ROOT / "notebooks" / FIRST_PAGE, first_page()
+    old = nbformat.read(path, as_version=4) if path.is_file() else page
+    has_run = {cell.id: cell for cell in old.cells if cell.get("execution_count")}
+    code = [cell for cell in page.cells if cell.cell_type == "code"]
+    if all(c.id in has_run and c.source == has_run[c.id].source for c in code):
+        page.cells = [has_run.get(cell.id, cell) for cell in page.cells]
+        page.metadata = old.metadata
+        write(page, path)
+        return
+    write(page, path)
     with tempfile.TemporaryDirectory() as folder:
         outcome, report = run_notebook(path, Path(folder), None, in_place=True, timeout=120)
     sys.exit(report if outcome != "passed" else None)

@@ -191,27 +191,34 @@ def _row(topic: Topic, lectures: dict[int, Shown], place: Place) -> list[str]:
 def what_is_missing(ledger: Ledger, lectures: dict[int, Shown]) -> str:
     """The slides that nothing covers yet: those that wait for a lecture, and those that do not."""
     found = uncovered(ledger)
-    open_ones = [(deck, topic) for deck, topic in found if not topic.planned]
-    waiting: dict[int, list[str]] = {}
-    for deck, topic in found:
-        for number in topic.planned:
-            waiting.setdefault(number, []).append(_slides(deck, topic))
     n_topics = sum(len(deck.topics) for deck in ledger.decks)
-    lines = [
-        "## What nothing covers yet",
-        f"Of {n_topics} topics {n_topics - len(found)} have a section. "
-        f"{len(open_ones)} have neither a section nor a plan:",
-        "\n".join(f"- {topic.topic} ({_slides(deck, topic)})" for deck, topic in open_ones),
-        "The others wait for a lecture to come:",
-        _table(
-            ["lecture to come", "slides that wait for it"],
-            [
-                [f"*{lectures[number].name}*", _by_deck(waiting[number])]
-                for number in sorted(waiting)
-            ],
-        ),
+    unplanned = [
+        f"- {topic.topic} ({_slides(deck, [topic])})" for deck, topic in found if not topic.planned
     ]
-    return "\n\n".join(line for line in lines if line) + "\n"
+    rows = []
+    for number, lecture in lectures.items():
+        waiting = [
+            _slides(deck, topics)
+            for deck in ledger.decks
+            if (topics := [t for d, t in found if d is deck and number in t.planned])
+        ]
+        if waiting:
+            rows.append([f"*{lecture.name}*", "; ".join(waiting)])
+    parts = [
+        "## What nothing covers yet",
+        f"The five decks have {n_topics} topics, and {n_topics - len(found)} of them have a "
+        f"section. {len(unplanned)} topics have neither a section nor a plan:",
+        "\n".join(unplanned),
+        "All other topics wait for a lecture to come:",
+        _table(["lecture to come", "slides that wait for it"], rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _slides(deck: Deck, topics: Iterable[Topic]) -> str:
+    """As "MIPT 5: 10, 11–12"."""
+    name = deck.key.replace(deck.course.lower(), deck.course).replace("-", " ")
+    return f"{name}: {', '.join(topic.slides for topic in topics)}"
 
 
 def the_assignment(place: Place) -> str:
@@ -226,18 +233,6 @@ def the_assignment(place: Place) -> str:
 
 def _assignment(name: str, place: Place) -> str:
     return place.notebooks + ASSIGNMENT.format(name).removeprefix("notebooks/")
-
-
-def _slides(deck: Deck, topic: Topic) -> str:
-    return f"{deck.key} {topic.slides}"
-
-
-def _by_deck(slides: Iterable[str]) -> str:
-    decks: dict[str, list[str]] = {}
-    for each in slides:
-        key, _, numbers = each.partition(" ")
-        decks.setdefault(key, []).append(numbers)
-    return "; ".join(f"{key} {', '.join(numbers)}" for key, numbers in decks.items())
 
 
 def file_of(lecture: Shown) -> str:
