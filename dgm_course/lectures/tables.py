@@ -47,9 +47,11 @@ class Place(NamedTuple):
 
     def section(self, notebook: str, heading: str) -> str:
         """The address of a section."""
-        # JupyterLab and nbconvert keep a heading's letters; MyST makes GitHub's short form.
+        # JupyterLab and nbconvert keep a heading's characters, and JupyterLab decodes none; MyST
+        # makes GitHub's short form.
         kept = re.sub(r"[^\w\- ]", "", heading.lower()) if self.is_site else heading
-        return f"{self.notebooks}{notebook}.ipynb#{quote(kept.replace(' ', '-'), safe='?:,')}"
+        anchor = quote(kept.replace(" ", "-"), safe="?:,()'")
+        return f"{self.notebooks}{notebook}.ipynb#{anchor}"
 
 
 class Shown(NamedTuple):
