@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from dgm_course.lectures.notebooks import lectures_in
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -33,7 +35,7 @@ def main() -> None:
         print(measure(Path(sys.argv[2])))
         return
     print("| lecture | peak memory, GiB | CPU seconds |\n|---|---|---|", flush=True)
-    for notebook in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+    for notebook in lectures_in(ROOT / "notebooks"):
         if not sys.argv[1:] or notebook.stem[:2] in sys.argv[1:]:
             command = [sys.executable, __file__, "--one", str(notebook)]
             row = subprocess.run(command, check=True, capture_output=True, text=True).stdout

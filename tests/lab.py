@@ -48,10 +48,11 @@ def running_lab(
         ) as process,
     ):
         try:
-            pattern = re.compile(r"http://127\.0\.0\.1:\d+/lab\?token=\w+")
+            # Where the folder has a first page, the address that is printed opens it.
+            pattern = re.compile(r"(http://127\.0\.0\.1:\d+/lab)(?:/tree/[\w.]+)?(\?token=\w+)")
             ready = wait_for(lambda: process.poll() or pattern.search(log.read_text()))
             assert isinstance(ready, re.Match), log.read_text()
-            yield process, ready[0]
+            yield process, ready[1] + ready[2]
         finally:
             process.terminate()  # its kernels go with it
             try:
