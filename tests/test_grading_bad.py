@@ -15,6 +15,7 @@ from dgm_course.grading.submissions import find
 from dgm_course.grading.walls import Limits
 from tests.grading import light
 from tests.grading.bad import BAD, CANARY
+from tests.grading.prepared import sandboxes
 from tests.needs import needs
 
 LIMITS = Limits(
@@ -29,9 +30,11 @@ LIMITS = Limits(
 
 
 @pytest.fixture(scope="module")
-def assignment(tmp_path_factory: pytest.TempPathFactory) -> Assignment:
+def assignment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Assignment]:
+    """The light assignment; a sandbox that a bad submission leaves as it was serves the next."""
     path = tmp_path_factory.mktemp("source") / "light.ipynb"
-    return Assignment.read(light.write(light.source(), path))
+    with sandboxes():
+        yield Assignment.read(light.write(light.source(), path))
 
 
 @pytest.fixture(autouse=True)

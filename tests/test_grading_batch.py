@@ -35,12 +35,12 @@ DAMAGED = ["truncated", "empty file", "a PDF", "200 MB", "deep JSON", "a link", 
 
 
 def fill(folder: Path) -> None:
-    """Two thirds damaged, which is quick; of the others most right, among wrong ones and poison."""
+    """Most damaged, which is quick; of the others most right, among wrong ones and poison."""
     texts = [json.dumps(light.submission(answer_1=text)) for text in ("", light.SOFTMAX)]
     for i in range(N):
         student = folder / "submissions" / f"s{i:03d}"
         student.mkdir(parents=True)
-        if i % 3 != 1:
+        if i % 6 != 1:
             BAD[DAMAGED[i // 3 % len(DAMAGED)]].make(student)
         elif i % 36 == 1:
             BAD[POISON[i // 36 % len(POISON)]].make(student)
@@ -87,7 +87,7 @@ def test_nobody_is_lost_and_everybody_gets_their_due(folder: Path) -> None:
     assert [row[3] for row in rows] == [f"s{i:03d}" for i in range(N)]
     for i, row in enumerate(rows):
         poison = BAD[POISON[i // 36 % len(POISON)]] if i % 36 == 1 else None
-        due = 0 if i % 3 != 1 else poison.points if poison else 8 if i % 5 > 0 else 5
+        due = 0 if i % 6 != 1 else poison.points if poison else 8 if i % 5 > 0 else 5
         assert float(row[7]) == due, row
 
 

@@ -17,6 +17,7 @@ from dgm_course.grading.walls import Limits
 from dgm_course.grading.worker import without_magics
 from tests.grading import light
 from tests.grading.light import cell, submission
+from tests.grading.prepared import sandboxes
 from tests.needs import needs
 
 
@@ -135,3 +136,25 @@ def test_a_result_says_what_it_rests_on(assignment: Assignment, tmp_path: Path) 
     assert results[0]["seed"] == 3
     assert {"python", "numpy", "torch", "dgm_course"} <= {*results[0]["versions"]}
     assert len(results[0]["digest"]) == len(results[0]["source"]) == 64
+
+
+@needs("bubblewrap")
+def test_a_prepared_sandbox_serves_until_a_submission_breaks_it(
+    assignment: Assignment, tmp_path: Path
+) -> None:
+    kill = "import os, time\ndef softmax(x):\n    os.kill(os.getppid(), 9)\n    time.sleep(60)"
+    answers = {"right": {}, "wrong": {"answer_1": "x = 1"}, "kills": {"answer_1": kill}}
+    for name, changed in answers.items():
+        light.write(submission(**changed), tmp_path / "all" / name / "light.ipynb")
+    entries = {entry.student: entry for entry in find(tmp_path / "all")[0]}
+    points, used = [], []
+    with sandboxes() as waiting:
+        for name in ("right", "wrong", "right", "kills", "right"):
+            result = grade(assignment, entries[name], seed=3, limits=Limits())
+            points.append(result["points"])
+            used.append(waiting.sandbox)
+    assert points == [8, 5, 8, 5, 8]
+    assert used[0] is used[1] is used[2] is not used[3]
+    assert used[3] is used[4]
+    assert waiting.sandbox is not None
+    assert waiting.sandbox._process.returncode is not None  # ended with the block

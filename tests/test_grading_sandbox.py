@@ -317,7 +317,7 @@ def test_a_sandbox_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_unsafe_process_is_limited_and_ended_too() -> None:
-    student = Student([], {}, 0, Limits(seconds=4), unsafe=True)
+    student = Student([], {}, 0, Limits(seconds=2), unsafe=True)
     code = "import resource\ndef f(): return resource.getrlimit(resource.RLIMIT_FSIZE)[0]\n"
     code += "def g():\n    while True: pass"
     limits: list[int] = []
@@ -331,8 +331,8 @@ def test_an_unsafe_process_is_limited_and_ended_too() -> None:
 @needs("bubblewrap")
 def test_a_process_that_is_gone_is_noticed() -> None:
     with Sandbox(LIMITS) as process:
-        process.send(time.monotonic() + 30, "begin", cells=[], limits=[])
-        process.receive(time.monotonic() + 30)
+        process.send(time.monotonic() + 120, "begin", cells=[], limits=[])
+        process.receive(time.monotonic() + 120)
         process._process.kill()
         with pytest.raises(Ended, match="ended"):
             process.receive(time.monotonic() + 30)

@@ -31,7 +31,7 @@ class Bad(NamedTuple):
     seconds: float = 60  # of a question: nothing but what must time out comes near
 
 
-ENDLESS = 4  # seconds for those that never end by themselves; right questions take 0.02
+ENDLESS = 2  # seconds for those that never end by themselves; right questions take 0.02
 WRONG = "def softmax(x):\n    return x\n"
 
 
