@@ -91,7 +91,7 @@ class FlowModel(nn.Module):
 def forward_kl(model: FlowModel, x: Tensor) -> Tensor:
     """−log p(x) per example: its mean over data x ~ π is KL(π ‖ p) plus the entropy of π.
 
-    Shapes: x ``(N, D)`` to nats ``(N,)``. Needs the bijection's inverse.
+    Shapes: x ``(N, D)`` to nats ``(N,)``. Calls f, the bijection's `inverse`, and never g.
     """
     return -model.log_prob(x)
 
@@ -109,7 +109,7 @@ def reverse_kl(
         n: number of samples.
         beta: weight of the target, annealed from a small value to 1 to let the flow spread first.
 
-    Shapes: returns nats ``(n,)``. Needs no inverse and no data.
+    Shapes: returns nats ``(n,)``. Calls g, the bijection's `forward`, and never f; needs no data.
     """
     x, log_prob = model.rsample_and_log_prob(n)
     target = log_target(x)
