@@ -6,7 +6,7 @@ from torch.distributions import MultivariateNormal
 
 from dgm_course.data import correlated_gaussian
 from dgm_course.training import fit, seed_everything
-from dgm_course.vae import AutoregressiveVAE, GaussianVAE, LinearVAE
+from dgm_course.vae import AutoregressiveVAE, GaussianVAE, LinearVAE, log_prob_by_quadrature
 from dgm_course.vae.linear import (
     best_with_diagonal_noise,
     best_with_fixed_noise,
@@ -342,6 +342,78 @@ def test_below_beta_1_learned_noise_has_no_maximum():
         diagonal_noise_rate(0.8, 0.8)
     with pytest.raises(ValueError, match="inside"):
         diagonal_noise_rate(1.0)
+
+
+# --- a window that is partly open -----------------------------------------------------------
+
+
+def seeing(data, share, beta=1.0):
+    """A decoder held at ``share`` of x₂'s regression on x₁, best for the rest, in float64.
+
+    What it leaves is Gaussian data for a plain decoder: x₁ and x₂ − share Σ₁₂/Σ₁₁ x₁.
+    """
+    slope = share * data.covariance_matrix[0, 1].double() / data.covariance_matrix[0, 0].double()
+    see = torch.eye(2, dtype=torch.float64)
+    see[1, 0] = -slope
+    left = MultivariateNormal(
+        see @ data.mean.double(), see @ data.covariance_matrix.double() @ see.T
+    )
+    found = best_with_diagonal_noise(left, beta)
+    model = AutoregressiveVAE(GaussianVAE(2, 1, 0, noise="diagonal"), window=1).double()
+    encoder, decoder = model.vae.encoder[0], model.vae.decoder[0]
+    with torch.no_grad():
+        model.context[1, 0] = slope
+        decoder.weight.copy_(found.weight)
+        decoder.bias.copy_(found.mean)
+        encoder.weight.copy_(found.code_weight @ see)  # the encoder sees x, not what is left
+        encoder.bias.copy_(found.code_bias)
+        model.vae.noise_log_variance.copy_(found.noise_variance.log())
+        model.vae.code_log_variance.copy_(found.code_variance.log())
+    return model, left
+
+
+SHARES = [0.0, 0.3, 0.5, 0.9, 1.0]
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("angle", [math.pi / 4, -0.5])
+def test_a_partly_open_window_leaves_a_smaller_correlation(angle, share):
+    data = correlated_gaussian(angle=angle)
+    model, left = seeing(data, share)
+    rho = correlation(data)
+    rest = (1 - share) * rho / math.sqrt(1 - rho**2 + (1 - share) ** 2 * rho**2)
+    assert correlation(left) == pytest.approx(rest, abs=1e-6)
+    # What the best latent earns, −ln(1 − |ρ_s|), is what it pays and what it keeps.
+    pays, keeps = diagonal_noise_rate(rest).item(), collapse_costs(left.covariance_matrix).item()
+    assert pays + keeps == pytest.approx(-math.log(1 - abs(rest)), abs=1e-5)
+    torch.manual_seed(0)
+    x = data.sample((50,)).double()
+    exact_density = MultivariateNormal(data.mean.double(), data.covariance_matrix.double())
+    torch.testing.assert_close(
+        log_prob_by_quadrature(model, x), exact_density.log_prob(x), atol=1e-5, rtol=0
+    )
+    terms = expected_elbo_of(model, data)
+    assert terms.elbo.item() == pytest.approx(BEST, abs=1e-4)
+    assert terms.kl.item() == pytest.approx(pays, abs=1e-5)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_at_beta_1_a_partly_open_window_is_at_a_maximum(share):
+    model, _ = seeing(ROTATED, share)
+    expected_elbo_of(model, ROTATED).elbo.backward()
+    for p in model.parameters():
+        assert p.grad is None or p.grad.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("share", SHARES[:4])
+def test_where_codes_cost_a_little_more_the_decoder_wants_to_see_more(share):
+    """So a decoder that may see at most this share sees all of it, and the rate is the least."""
+    model, _ = seeing(ROTATED, share, beta=1.01)
+    terms = expected_elbo_of(model, ROTATED)
+    (terms.reconstruction - 1.01 * terms.kl).backward()
+    assert model.context.grad[1, 0] > 1e-3
+    for p in model.vae.parameters():
+        assert p.grad.abs().max() < 1e-5
 
 
 # --- trained --------------------------------------------------------------------------------

@@ -1,3 +1,20 @@
+def _elbo_terms(
+    codes="mean",
+    square="r**2 + variance @ (W**2).T",
+    noise="psi",
+    constant="(2 * math.pi * psi).log()",
+    per_feature="sum(1)",
+    half="0.5",
+    log="variance.log()",
+    per_latent="sum(1)",
+):
+    return f"""def elbo_terms(x, W, b, psi, mean, variance):
+    r = x - ({codes}) @ W.T - b
+    reconstruction = -0.5 * ({constant} + ({square}) / {noise}).{per_feature}
+    kl = {half} * (mean**2 + variance - 1 - {log}).{per_latent}
+    return reconstruction, kl"""
+
+
 EXERCISES = {
     "worth_one_nat": (
         "worth_one_nat = (1 - math.exp(-2)) ** 0.5",
@@ -5,6 +22,7 @@ EXERCISES = {
             "worth_one_nat = 1 - math.exp(-2)",  # ρ², not ρ
             "worth_one_nat = (1 - math.exp(-1)) ** 0.5",  # the ½ forgotten
             "worth_one_nat = 0.8",
+            "worth_one_nat = 1.0",
             "worth_one_nat = -((1 - math.exp(-2)) ** 0.5)",  # the other sign
         ],
     ),
@@ -17,26 +35,23 @@ EXERCISES = {
             "effective_beta = 64 / 3",  # the KL averaged too
         ],
     ),
-    "kl_of_batch": (
-        "def kl_of_batch(mean, log_variance):\n"
-        "    return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1)",
+    "elbo_terms": (
+        _elbo_terms(),
         [
-            # a mean over latents
-            "def kl_of_batch(mean, log_variance):\n"
-            "    return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean(1)",
-            # the axis kept, which would broadcast
-            "def kl_of_batch(mean, log_variance):\n"
-            "    kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)\n"
-            "    return kl.sum(1, keepdim=True)",
-            # one number for the batch
-            "def kl_of_batch(mean, log_variance):\n"
-            "    return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum()",
-            # no half
-            "def kl_of_batch(mean, log_variance):\n"
-            "    return (mean**2 + log_variance.exp() - 1 - log_variance).sum(1)",
-            # the standard deviation where the variance belongs
-            "def kl_of_batch(mean, log_variance):\n"
-            "    return 0.5 * (mean**2 + (0.5 * log_variance).exp() - 1 - log_variance).sum(1)",
+            _elbo_terms(square="r**2"),  # the code's variance forgotten
+            _elbo_terms(square="r**2 + variance @ W.T"),  # W where W² belongs
+            _elbo_terms(square="r**2 + variance.sqrt() @ (W**2).T"),  # a deviation for a variance
+            _elbo_terms(constant="psi.log()"),  # without 2π
+            _elbo_terms(noise="psi.sqrt()"),  # a deviation for a variance
+            _elbo_terms(per_feature="mean(1)"),  # a mean over features
+            _elbo_terms(per_latent="mean(1)"),  # a mean over latents
+            _elbo_terms(per_latent="sum()"),  # one number for the batch
+            _elbo_terms(half="1"),  # no half
+            _elbo_terms(half="-0.5"),  # the other sign
+            _elbo_terms(log="variance.sqrt().log()"),  # a deviation for a variance
+            _elbo_terms(codes="torch.randn_like(mean)"),  # the prior's codes
+            _elbo_terms(codes="mean + variance.sqrt() * torch.randn_like(mean)", square="r**2"),
+            "def elbo_terms(x, W, b, psi, mean, variance):\n    return x[:, 0]",
         ],
     ),
     "bound_from": (
@@ -58,6 +73,7 @@ EXERCISES = {
             "charged = 2.0",  # the plain sum, or the maximum of the sum
             "charged = 1.7",  # the small ones for nothing
             "charged = 0.7",  # only what is above the threshold
+            "charged = 0.5 + 2.0",  # one allowance on top
         ],
     ),
 }
