@@ -7,9 +7,7 @@ notebooks and notes hold. In the staged copy a panel's cell shows its recorded f
 from __future__ import annotations
 
 import argparse
-import base64
 import html
-import io
 import json
 import os
 import re
@@ -21,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from PIL import Image
 
-from dgm_course.lectures.notebooks import LECTURES, Lecture, read_lecture
+from dgm_course.lectures.ledger import read_ledger
+from dgm_course.lectures.notebooks import LECTURES
+from dgm_course.lectures.start import course_map
+from dgm_course.lectures.tables import file_of, shown
 from docs.site.frames import ROOT, record_all
 
 SITE = ROOT / "_site"
@@ -33,7 +33,6 @@ NOTES = {
     False: "Recorded, without a kernel: these are the pictures the model drew at these values.",
     True: "Recorded, without a kernel. Moving one slider puts the others back where they started.",
 }
-CARD_WIDTH = 480  # pixels, for a card half as wide on a sharp screen
 FILM_NOTE = "Recorded, without a kernel: one training run, step by step."
 
 
@@ -141,6 +140,7 @@ def stage(site: Path, lectures: dict[Path, Path]) -> Path:
             write(source, Path("reference", f"{'.'.join(parts)}.md"), reference(parts))
     write(source, Path("reference", "index.md"), toctree("The library", ["dgm_course*"]))
     write(source, Path("teaching.md"), toctree("For lecturers", ["docs/teaching/*"]))
+    write(source, Path("course_map.md"), course_map())
     write(source, Path("references.md"), references(list(lectures)))
     write(source, Path("index.md"), home(list(lectures), handed_out, source))
     shutil.copy(scripts() / "mathjax" / "es5" / "tex-svg-full.js", site / "scripts")
@@ -235,9 +235,18 @@ def mend_links(text: str, page: Path, there: set[Path]) -> str:
 def home(lectures: list[Path], handed_out: list[Path], source: Path) -> str:
     """The first page: the README's opening, and a card for each lecture."""
     (source / "pictures").mkdir(exist_ok=True)
-    cards = "\n".join(card(lecture, source / "pictures") for lecture in map(read_lecture, lectures))
+    about = {lecture.entry.notebook: lecture for lecture in shown(read_ledger()).values()}
+    cards = []
+    for lecture in (about[path.stem] for path in lectures):
+        (source / "pictures" / file_of(lecture)).write_bytes(lecture.picture)
+        cards.append(
+            f"```{{container}} dgm-card\n![{lecture.entry.alt}](pictures/{file_of(lecture)})\n\n"
+            f"[{lecture.name}](notebooks/{lecture.entry.notebook}.ipynb)\n\n{lecture.question}\n\n"
+            f"{lecture.run} min on two cores\n```\n"
+        )
     opening = (ROOT / "README.md").read_text(encoding="utf-8").split("\n\n")[1]
     tail = (
+        "Which section covers which slides of which deck: see the [course map](course_map.md). "
         "The pictures move on these pages, too: their sliders swap frames that were recorded when "
         "the site was built. With Python the models compute them as you move: see the "
         "repository's README.\n"
@@ -245,7 +254,7 @@ def home(lectures: list[Path], handed_out: list[Path], source: Path) -> str:
     trees = [
         ("Lectures", [p.relative_to(ROOT).with_suffix("").as_posix() for p in lectures]),
         ("Assignment", [p.relative_to(ROOT).with_suffix("").as_posix() for p in handed_out]),
-        ("More", ["docs/notation", "references", "reference/index", "teaching"]),
+        ("More", ["course_map", "docs/notation", "references", "reference/index", "teaching"]),
     ]
     loose = sorted(p.stem for p in (ROOT / "docs").glob("*.md") if p.stem != "notation")
     trees[-1][1].extend(f"docs/{name}" for name in loose)
@@ -254,34 +263,8 @@ def home(lectures: list[Path], handed_out: list[Path], source: Path) -> str:
         for title, names in trees
         if names
     )
-    grid = f"````{{container}} dgm-cards\n{cards}````\n"
+    grid = "````{container} dgm-cards\n" + "\n".join(cards) + "````\n"
     return "\n".join(["# Deep generative models\n", opening + "\n", tail, grid, contents])
-
-
-def card(lecture: Lecture, pictures: Path) -> str:
-    """A lecture's title, question, picture and minutes, small."""
-    notebook = nbformat.read(lecture.path, 4)
-    question = re.search(r"\*\*(.+?\?)\*\*", notebook.cells[0].source)
-    picture, alt = first_picture(notebook)
-    name = f"{lecture.path.stem}.png"
-    with Image.open(io.BytesIO(picture)) as image:
-        image.convert("RGB").resize(
-            (CARD_WIDTH, round(image.height * CARD_WIDTH / image.width)), Image.Resampling.LANCZOS
-        ).quantize(64).save(pictures / name, optimize=True)
-    return (
-        f"```{{container}} dgm-card\n![{alt}](pictures/{name})\n\n"
-        f"[{int(lecture.number)} · {lecture.title}](notebooks/{lecture.path.name})\n\n"
-        f"{question[1] if question else ''}\n\n{lecture.minutes} min on two cores\n```\n"
-    )
-
-
-def first_picture(notebook: Any) -> tuple[bytes, str]:
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                alt = output.metadata["image/png"]["alt"]
-                return base64.b64decode(output.data["image/png"]), re.sub(r"[][\\]", "", alt)
-    raise ValueError("a lecture must have a picture")
 
 
 def references(lectures: list[Path]) -> str:
