@@ -109,16 +109,17 @@ class NotebookPage:
         status = self.page.locator("#jp-main-statusbar").get_by_text(re.compile(r"\| Idle$"))
         status.wait_for()
 
-    def open_tab(self, path: str) -> None:
-        """Go on in a tab of its own, with ``path`` of the lab."""
+    @contextmanager
+    def tab(self, path: str) -> Iterator[Page]:
+        """Go on in a tab of its own, with ``path`` of the lab, and then here again."""
         path = f"{path}{'&' if '?' in path else '?'}token={self.lab.token}"
         self.page, self.problems = open_tab(self.lab.tabs, self.lab.address, path)
+        yield self.page
+        self.page.close()
+        self.page, self.problems = self.lab.tab, self.lab.problems
 
     def close(self) -> None:
-        """Close it, its other tabs and its kernel: the next notebook wants the memory."""
-        for page in self.lab.tabs.pages:
-            if page is not self.lab.tab:
-                page.close()
+        """Close it and its kernel: the next notebook wants the memory."""
         self.lab.tab.evaluate(CLOSE)
 
     def run_all(self, seconds: float = 600) -> None:

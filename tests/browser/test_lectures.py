@@ -5,6 +5,7 @@ from __future__ import annotations
 import nbformat
 import pytest
 
+from dgm_course.lectures.cells import is_lesson
 from dgm_course.lectures.notebooks import LECTURES
 from dgm_course.lectures.views import VIEW
 from tests.browser.jupyterlab import NotebookPage, Panel
@@ -67,24 +68,35 @@ SLIDE = """() => {
 }"""
 
 
-@pytest.mark.parametrize("lecture", LECTURES[:1], ids=lambda path: path.stem, indirect=True)
 def test_the_core_pages_through_as_slides_and_nothing_overflows(
     lecture, record_property, screenshot
 ):
     """By jupyterlab-rise, at 1280 × 720, with the kernel in which the cells have run."""
     lecture.page.keyboard.press("Control+s")
     wait_for(lambda: VIEW in lecture.path.read_text(encoding="utf-8"))
-    lecture.open_tab(f"rise/{lecture.path.name}")
-    page = lecture.page
-    page.set_viewport_size({"width": 1280, "height": 720})
-    page.wait_for_selector(".reveal .slides section.present img, .reveal.ready")
-    page.wait_for_selector(".reveal .widget-vbox img", state="attached")
-    cells = nbformat.read(lecture.path, 4).cells
-    kinds = [cell.metadata.slideshow.slide_type for cell in cells]
+    kinds = [c.metadata.slideshow.slide_type for c in nbformat.read(lecture.path, 4).cells]
     expected = sum(kind in {"slide", "subslide"} for kind in kinds)
+    with lecture.tab(f"rise/{lecture.path.name}") as page:
+        page.set_viewport_size({"width": 1280, "height": 720})
+        page.wait_for_selector(".reveal .slides section.present img, .reveal.ready")
+        page.wait_for_selector(".reveal .widget-vbox img", state="attached")
+        slides, n_moved = paged_through(lecture, page, 2 * expected, screenshot)
+        assert not lecture.problems.found
+    too_big = [s for s in slides if s["bottom"] > 720 or s["right"] > 1281]
+    assert not too_big, "\n".join(
+        f"{s['number']}: {s['bottom']:.0f}, {s['right']:.0f}: {s['text'][:30]}" for s in too_big
+    )
+    assert len(slides) == expected
+    assert n_moved > 0
+    lowest = max(s["bottom"] for s in slides)
+    record_property("browser", f"{expected} slides, the longest ends at {lowest:.0f} of 720 pixels")
+
+
+def paged_through(lecture, page, most, screenshot):
+    """What each slide shows, to the last, and how many sliders have moved on the way."""
     in_sight = page.locator(".slides > .present > .present .widget-vbox:has(img):visible")
     seen, n_moved = {}, 0
-    for _ in range(2 * expected):
+    for _ in range(most):
         slide = page.evaluate(SLIDE)
         if slide["number"] in seen:
             break
@@ -97,13 +109,29 @@ def test_the_core_pages_through_as_slides_and_nothing_overflows(
         page.evaluate("document.activeElement.blur()")  # from here on keys turn pages again
         page.keyboard.press("Space")
         page.wait_for_timeout(300)
-    too_big = [s for s in seen.values() if s["bottom"] > 720 or s["right"] > 1281]
-    texts = [
-        f"{s['number']}: {s['bottom']:.0f}, {s['right']:.0f}: {s['text'][:30]}" for s in too_big
-    ]
-    assert not too_big, "\n".join(texts)
-    assert len(seen) == expected
-    assert n_moved > 0
-    assert not lecture.problems.found
-    lowest = max(s["bottom"] for s in seen.values())
-    record_property("browser", f"{expected} slides, the longest ends at {lowest:.0f} of 720 pixels")
+    return [*seen.values()], n_moved
+
+
+# --- folded code ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lecture", LECTURES[:1], ids=lambda path: path.stem, indirect=True)
+def test_folded_cells_have_run_open_by_a_click_and_are_printed(lecture, screenshot):
+    page = lecture.page
+    page.set_viewport_size({"width": 1280, "height": 900})
+    cells = [c for c in nbformat.read(lecture.path, 4).cells if c.cell_type == "code"]
+    folded = [i for i, cell in enumerate(cells) if not is_lesson(cell)]
+    assert 0 < len(folded) < len(cells)
+    assert not lecture.unfinished()
+    code = page.locator(".jp-Notebook .jp-CodeCell")
+    inputs = ".jp-Cell-inputArea .cm-content"
+    shown = [code.nth(i).locator(inputs).count() > 0 for i in range(len(cells))]
+    assert [i for i, is_shown in enumerate(shown) if not is_shown] == folded
+    screenshot(page, "folded")
+    first = code.nth(folded[1])
+    first.locator(".jp-InputPlaceholder, .jp-Placeholder").first.click()
+    first.locator(inputs).wait_for()
+    # JupyterLab prints a notebook as nbconvert draws it, on this server.
+    address = f"{lecture.lab.address}/nbconvert/html/{lecture.path.name}?download=false"
+    printed = page.request.get(f"{address}&token={lecture.lab.token}").text()
+    assert "seed_everything" in printed  # of the import cell, which is folded
