@@ -1,10 +1,13 @@
 """A certificate that no output sees what comes later in a sequence: every pair, in two ways.
 
 A model is here a callable from values ``(N, T)``, in the order in which it factorises, to outputs
-``(N, T, ...)``: the logits of a sequence model, whose values are tokens or real numbers ``(N, T)``;
-those of an image model, whose pixels its caller puts in order; shift and scale of an
-autoregressive flow. Give it in float64 and in evaluation mode: what moves by 10⁻¹² of the largest
-output counts as seen.
+``(N, T, ...)``. Of a sequence model the values are tokens or real numbers ``(N, T)``; output t, its
+logits or the parameters of its density, is that of value t given the values before t, for the start
+token is inside the model. Of an image model the caller puts the pixels in order. Of an
+autoregressive flow the outputs are shift and scale, or z = f(x), which may see its own value.
+
+Give the model in float64 and in evaluation mode: what moves by 10⁻¹² of the largest output counts
+as seen.
 """
 
 from __future__ import annotations

@@ -94,8 +94,7 @@ def logistic_level_log_prob(
     log_mass = (
         logsigmoid((upper - mean) * inverse_scale),  # log σ(b)
         logsigmoid((mean - lower) * inverse_scale),  # log σ(−a)
-        # b − a ≥ 100 leaves nothing to add, and an infinite one would make the gradient NaN.
-        torch.log(-torch.expm1(-(2 / (n_levels - 1) * inverse_scale).clamp(max=100))),
+        torch.log(-torch.expm1(-2 / (n_levels - 1) * inverse_scale)),  # log(1 − e^(a−b))
     )
     below, above, width = torch.broadcast_tensors(*log_mass)
     lowest, highest = levels == 0, levels == n_levels - 1

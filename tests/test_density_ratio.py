@@ -13,12 +13,8 @@ from dgm_course.density_ratio import (
     DegenerateSupportWarning,
     DensityRatio,
     Logistic,
-    brier_loss,
     gan_value,
-    generator_loss,
-    hinge_loss,
     kl_to_prior,
-    log_loss,
     optimal_discriminator,
     total_correlation,
     two_sample_test,
@@ -313,7 +309,10 @@ def test_unfitted(method):
         (lambda: two_sample_test(GOOD, GOOD[:3]), "y must hold at least 4 points, got 3"),
         (lambda: two_sample_test(GOOD, GOOD, n_permutations=0), "n_permutations .* got 0"),
         (lambda: two_sample_test(GOOD, normal(50, dim=2)), r"y must have shape \(N, 1\)"),
-        (lambda: log_loss(GOOD, GOOD[:, 0]), r"the same shape, got \(50, 1\) and \(50,\)"),
+        (
+            lambda: optimal_discriminator(GOOD, GOOD[:, 0]),
+            r"the same shape, got \(50, 1\) and \(50,\)",
+        ),
     ],
 )
 def test_bad_arguments(make, message):
@@ -327,7 +326,7 @@ def test_bad_query():
         ratio.log_ratio(normal(50, dim=2))
 
 
-# --- the GAN's objective and losses ---------------------------------------------------------
+# --- the GAN's objective --------------------------------------------------------------------
 
 
 def test_optimal_discriminator():
@@ -349,29 +348,6 @@ def test_gan_value_by_enumeration():
     d = torch.sigmoid(logit)
     expected = (d.log().mean() + (1 - d).log().mean()).item()
     assert gan_value(logit, logit).value == pytest.approx(expected, abs=1e-6)
-
-
-def test_generator_gradients():
-    s = torch.linspace(-8, 8, 33, dtype=torch.float64).requires_grad_()
-    d = torch.sigmoid(s)
-    for saturating, expected in ((True, -d), (False, -(1 - d))):
-        (slope,) = torch.autograd.grad(generator_loss(s, saturating=saturating).sum(), s)
-        torch.testing.assert_close(slope, expected.detach())
-
-
-@pytest.mark.parametrize(
-    ("loss", "proper"), [(log_loss, True), (brier_loss, True), (hinge_loss, False)]
-)
-def test_proper_losses_are_least_at_the_true_log_odds(loss, proper):
-    s = torch.linspace(-4, 4, 8001, dtype=torch.float64)
-    for eta in (0.2, 0.4, 0.7, 0.9):  # P(y = 1)
-        one, zero = torch.ones_like(s), torch.zeros_like(s)
-        risk = eta * loss(s, one) + (1 - eta) * loss(s, zero)
-        best = s[risk.argmin()].item()
-        if proper:
-            assert best == pytest.approx(math.log(eta / (1 - eta)), abs=2e-3)
-        else:
-            assert best == pytest.approx(math.copysign(1, eta - 0.5), abs=2e-3)
 
 
 # --- uses -----------------------------------------------------------------------------------

@@ -1,14 +1,7 @@
 """Ratios of densities that nobody can write down, from samples, by classification."""
 
 from dgm_course.density_ratio.classifiers import MLP, Logistic, Network
-from dgm_course.density_ratio.gan import (
-    brier_loss,
-    gan_value,
-    generator_loss,
-    hinge_loss,
-    log_loss,
-    optimal_discriminator,
-)
+from dgm_course.density_ratio.discriminator import gan_value, optimal_discriminator
 from dgm_course.density_ratio.ratio import DegenerateSupportWarning, DensityRatio
 from dgm_course.density_ratio.uses import (
     TwoSampleTest,
@@ -16,6 +9,7 @@ from dgm_course.density_ratio.uses import (
     total_correlation,
     two_sample_test,
 )
+from dgm_course.losses import brier_loss, generator_loss, hinge_loss, log_loss
 
 __all__ = [
     "MLP",

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dgm_course.density_ratio.gan import log_loss
+from dgm_course.losses import log_loss
 from dgm_course.training import fit
 
 

@@ -19,7 +19,7 @@ from dgm_course.density_ratio.classifiers import (
     fitted,
     newton,
 )
-from dgm_course.density_ratio.gan import log_loss
+from dgm_course.losses import log_loss
 from dgm_course.probability import Estimate, check_points
 
 RIDGE = 1e-2  # as in `Logistic`: keeps the recalibration finite where classes are separable

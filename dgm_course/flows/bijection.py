@@ -13,7 +13,16 @@ from dgm_course.probability import check_points
 class Bijection(nn.Module, ABC):
     """An invertible map x = g(z) of ℝᴰ with inverse z = f(x), each with its own log|det|.
 
-    A subclass defines both directions and calls `check` in each.
+    A subclass defines both directions and calls `check` in each. It chooses which of the two has a
+    formula; the other may need a search, or D steps.
+
+    Points are vectors ``(N, D)`` outside for images, too, with D = C · H · W: a layer that works
+    on an image takes its size when it is made, and unfolds the vector inside. So every flow goes
+    into `FlowModel`, and every property test runs over it.
+
+    Lecture 7 brings what is built from other bijections, under the same contract: a chain of
+    layers, whose first is the one next to the noise; the inverse of a layer, which exchanges
+    ``forward`` and ``inverse``; and a permutation of the features, whose log|det| is 0.
     """
 
     dim: int  # D, the number of features

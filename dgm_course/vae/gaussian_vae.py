@@ -43,7 +43,15 @@ def kl_per_dimension(q: Independent[Normal]) -> Tensor:
 
 
 class LatentVariableModel(nn.Module, ABC):
-    """p(x) = ∫ p(x|z) N(z; 0, I) dz with an encoder q(z|x): a subclass says what both are."""
+    """p(x) = ∫ p(x|z) N(z; 0, I) dz with an encoder q(z|x): a subclass says what both are.
+
+    Here q(z|x) is a Gaussian and the prior is N(0, I). Lecture 9 lets the prior be an argument:
+    any object with ``log_prob`` and ``sample``, a flow among them. Lecture 10 lets the posterior be
+    one that cannot be inverted: ``posterior(x).rsample_and_log_prob(S)`` returns S codes a point
+    ``(S, N, M)`` and log q(z|x) at these codes ``(S, N)``, and nothing is asked at other codes. The
+    KL term is then the average of log q(z|x) − log p(z) over the codes; where q and p are both
+    Gaussian, it stays in closed form, and so do the numbers of today's models.
+    """
 
     x_dim: int  # D
     z_dim: int  # M

@@ -24,7 +24,8 @@ from torch.distributions import Normal
 from tqdm import tqdm
 
 from dgm_course.data import binarise, digits
-from dgm_course.density_ratio import MLP, Network, log_loss, total_correlation
+from dgm_course.density_ratio import MLP, Network, total_correlation
+from dgm_course.losses import log_loss
 from dgm_course.training import quick, seed_everything
 from dgm_course.vae import GaussianVAE
 

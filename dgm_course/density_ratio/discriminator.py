@@ -1,0 +1,45 @@
+"""The best discriminator, and the GAN's objective as an estimate of a divergence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from dgm_course.losses import check_same_shape
+from dgm_course.probability import Estimate
+
+
+def optimal_discriminator(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """D(x) = p(x) / (p(x) + q(x)) = σ(log p(x) − log q(x)), the best discriminator.
+
+    Source: Goodfellow et al. 2014, proposition 1, https://arxiv.org/abs/1406.2661.
+
+    Args:
+        log_p: log-density of the data, in nats; −inf where there are none.
+        log_q: log-density of the generator, in nats.
+
+    Shapes: both ``(N,)``, to probabilities ``(N,)``. Where neither has mass D is ½.
+    """
+    check_same_shape("log_p", log_p, "log_q", log_q)
+    neither = torch.isneginf(log_p) & torch.isneginf(log_q)
+    return torch.sigmoid((log_p - log_q).masked_fill(neither, 0.0))
+
+
+def gan_value(logit_p: Tensor, logit_q: Tensor) -> Estimate:
+    """V = E_p[log D] + E_q[log(1 − D)] with D = σ(logit): −ln 4 + 2 JSD(p ‖ q) at the optimal D.
+
+    Any other discriminator gives less: V is a lower bound on −ln 4 + 2 JSD.
+
+    Source: Goodfellow et al. 2014, equation 1 and theorem 1, https://arxiv.org/abs/1406.2661.
+
+    Args:
+        logit_p: log D/(1 − D) at samples of the data p, in nats.
+        logit_q: the same at samples of the generator q.
+
+    Shapes: ``(N,)`` and ``(M,)``, each at least two.
+    """
+    of_p = Estimate.from_samples(logsigmoid(logit_p))
+    of_q = Estimate.from_samples(logsigmoid(-logit_q))  # log(1 − D), without the cancellation
+    error = (of_p.standard_error**2 + of_q.standard_error**2) ** 0.5
+    return Estimate(of_p.value + of_q.value, error)

@@ -1,0 +1,58 @@
+"""Losses of classifiers and of two players, per example: of logits, and of no model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+
+
+def generator_loss(logit: Tensor, *, saturating: bool = False) -> Tensor:
+    """−log D(x) per sample of the generator; with ``saturating``, log(1 − D(x)).
+
+    Both fall as D rises. With s the logit, ∂/∂s log(1 − D) = −D and ∂/∂s (−log D) = −(1 − D): the
+    first vanishes where the discriminator knows the sample for a fake.
+
+    Source: Goodfellow et al. 2014, section 3, https://arxiv.org/abs/1406.2661.
+
+    Shapes: logits ``(N,)`` to nats ``(N,)``.
+    """
+    return logsigmoid(-logit) if saturating else -logsigmoid(logit)
+
+
+def log_loss(logit: Tensor, label: Tensor) -> Tensor:
+    """−y log D − (1 − y) log(1 − D), D = σ(logit): proper, least on average at D = P(y = 1 | x).
+
+    Shapes: logits and labels 0 or 1, both ``(N,)``, to nats ``(N,)``.
+    """
+    check_same_shape("logit", logit, "label", label)
+    return binary_cross_entropy_with_logits(logit, label.to(logit.dtype), reduction="none")
+
+
+def brier_loss(logit: Tensor, label: Tensor) -> Tensor:
+    """(y − D)², D = σ(logit): proper too, so that its minimiser is P(y = 1 | x) as well.
+
+    Source: Brier 1950; Gneiting & Raftery 2007, https://doi.org/10.1198/016214506000001437.
+
+    Shapes: as `log_loss`.
+    """
+    check_same_shape("logit", logit, "label", label)
+    return (label - torch.sigmoid(logit)).square()
+
+
+def hinge_loss(logit: Tensor, label: Tensor) -> Tensor:
+    """max(0, 1 − (2y − 1) · logit): its minimiser is the sign of p − q, and not their ratio.
+
+    Shapes: as `log_loss`.
+    """
+    check_same_shape("logit", logit, "label", label)
+    return torch.relu(1 - (2 * label - 1) * logit)
+
+
+def check_same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
+    """Raise a ValueError unless a and b have one shape."""
+    if a.shape != b.shape:  # (N, 1) against (N,) would broadcast to (N, N)
+        raise ValueError(
+            f"{name_a} and {name_b} must have the same shape, got {tuple(a.shape)} and "
+            f"{tuple(b.shape)}"
+        )
