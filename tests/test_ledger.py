@@ -79,6 +79,7 @@ def with_way(ours, way):
         ({"test": "tests/test_flows.py"}, "no test tests/test_flows.py"),
         ({"claim": "the mass is 2"}, "no claim 'the mass is 2' in its lectures"),
         ({"test": "", "number": "0.5 nats"}, "the number '0.5 nats' stands on no claim"),
+        ({"number": "7.77 nats"}, "no claim in its lectures has the number 7.77 of '7.77 nats'"),
         ({"assignment": "pixelrnn"}, "no assignment 'pixelrnn'"),
     ],
 )
@@ -135,6 +136,11 @@ def test_a_module_that_cannot_import_is_not_taken_for_missing(tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="a_library_that_is_not_there"):
         ledger.missing_name("half_there.function")
+
+
+def test_a_number_may_be_a_rounded_claim(ours):
+    assert problems(with_topic(ours, number="0.51 nats")) == []  # the claim says 0.5108
+    assert problems(with_topic(ours, number="0.52 nats"))
 
 
 def test_slides_are_read_as_a_lecturer_writes_them():
