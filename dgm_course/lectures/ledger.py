@@ -9,6 +9,7 @@ import ast
 import difflib
 import importlib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -93,9 +94,10 @@ class Ledger(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A section of a notebook: its heading, and the claims in it with their bands."""
+    """A section of a notebook: its heading, its first cell, its claims with their bands."""
 
     heading: str
+    cell: str
     claims: dict[str, str]
 
     @property
@@ -141,7 +143,7 @@ def read_sections(cells: Iterable[Any]) -> list[Section]:
     for cell in cells:
         if cell["cell_type"] == "markdown":
             headings = re.findall(r"^## (.+)$", source_of(cell), re.MULTILINE)
-            found.extend(Section(heading.strip(), {}) for heading in headings)
+            found.extend(Section(heading.strip(), cell["id"], {}) for heading in headings)
         elif found:
             printed = "".join("".join(o.get("text", "")) for o in cell.get("outputs", []))
             claims = re.findall(r"^✓ (.+) \[([^]]*)\]$", printed, re.MULTILINE)
@@ -267,7 +269,7 @@ def _wrong(
         yield f"no claim {topic.claim!r} in its lectures{_nearest(topic.claim, claims)}"
     if topic.number and not (topic.claim or topic.test):
         yield f"the number {topic.number!r} stands on no claim and no test"
-    claimed = [float(n) for pair in claims.items() for n in _numbers(" ".join(pair))]
+    claimed = [number for pair in claims.items() for number in _numbers(" ".join(pair))]
     for digits in re.findall(r"\d+\.\d+", topic.number):
         ulp = 10.0 ** -len(digits.partition(".")[2])
         if not any(abs(float(digits) - claim) <= 0.5 * ulp for claim in claimed):
@@ -276,8 +278,10 @@ def _wrong(
         yield f"no assignment {topic.assignment!r}"
 
 
-def _numbers(text: str) -> list[str]:
-    return re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", text)
+def _numbers(text: str) -> list[float]:
+    """The numbers in a text, and what "ln 512" comes to."""
+    found = [float(number) for number in re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", text)]
+    return found + [math.log(int(n)) for n in re.findall(r"\bln ([1-9]\d*)\b", text)]
 
 
 def missing_name(dotted: str) -> str:
