@@ -9,6 +9,7 @@ import ast
 import difflib
 import importlib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -93,10 +94,11 @@ class Ledger(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A section of a notebook: its heading, and the claims that its cells print."""
+    """A section of a notebook: its heading, its first cell, its claims with their bands."""
 
     heading: str
-    claims: tuple[str, ...]
+    cell: str
+    claims: dict[str, str]
 
     @property
     def name(self) -> str:
@@ -137,15 +139,16 @@ def _frozen(value: Any) -> Any:
 
 def read_sections(cells: Iterable[Any]) -> list[Section]:
     """The sections of a lecture: its headings of the second level, with what is claimed below."""
-    found: list[tuple[str, list[str]]] = []
+    found: list[Section] = []
     for cell in cells:
         if cell["cell_type"] == "markdown":
             headings = re.findall(r"^## (.+)$", source_of(cell), re.MULTILINE)
-            found.extend((heading.strip(), []) for heading in headings)
+            found.extend(Section(heading.strip(), cell["id"], {}) for heading in headings)
         elif found:
             printed = "".join("".join(o.get("text", "")) for o in cell.get("outputs", []))
-            found[-1][1].extend(re.findall(r"^✓ (.+) \[[^]]*\]$", printed, re.MULTILINE))
-    return [Section(heading, tuple(claims)) for heading, claims in found]
+            claims = re.findall(r"^✓ (.+) \[([^]]*)\]$", printed, re.MULTILINE)
+            found[-1].claims.update(claims)
+    return found
 
 
 # --- what is wrong --------------------------------------------------------------------------
@@ -256,15 +259,29 @@ def _wrong(
         yield what
     if topic.test and (what := missing_test(topic.test, root)):
         yield what
-    if topic.claim:
-        lectures = {number for number, _ in topic.where}
-        claims = [c for n in lectures for s in contents.get(n, []) for c in s.claims]
-        if topic.claim not in claims:
-            yield f"no claim {topic.claim!r} in its lectures{_nearest(topic.claim, claims)}"
-    elif topic.number and not (topic.assignment or topic.test):
+    claims = {
+        claim: band
+        for number in dict(topic.where)
+        for section in contents.get(number, [])
+        for claim, band in section.claims.items()
+    }
+    if topic.claim and topic.claim not in claims:
+        yield f"no claim {topic.claim!r} in its lectures{_nearest(topic.claim, claims)}"
+    if topic.number and not (topic.claim or topic.test):
         yield f"the number {topic.number!r} stands on no claim and no test"
+    claimed = [number for pair in claims.items() for number in _numbers(" ".join(pair))]
+    for digits in re.findall(r"\d+\.\d+", topic.number):
+        ulp = 10.0 ** -len(digits.partition(".")[2])
+        if not any(abs(float(digits) - claim) <= 0.5 * ulp for claim in claimed):
+            yield f"no claim in its lectures has the number {digits} of {topic.number!r}"
     if topic.assignment and not (root / ASSIGNMENT.format(topic.assignment)).is_file():
         yield f"no assignment {topic.assignment!r}"
+
+
+def _numbers(text: str) -> list[float]:
+    """The numbers in a text, and what "ln 512" comes to."""
+    found = [float(number) for number in re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", text)]
+    return found + [math.log(int(n)) for n in re.findall(r"\bln ([1-9]\d*)\b", text)]
 
 
 def missing_name(dotted: str) -> str:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 from dgm_course.lectures import clock
 from dgm_course.lectures.cells import source_of
@@ -19,6 +18,7 @@ from dgm_course.lectures.ledger import (
     Deck,
     Entry,
     Ledger,
+    Section,
     Topic,
     picture_of,
     read_sections,
@@ -40,17 +40,18 @@ checks it.
 
 
 class Place(NamedTuple):
-    """Where a page stands: the way from it to the notebooks, and how their headings are named."""
+    """Where a page stands: its way to the notebooks, and how it addresses their sections."""
 
     notebooks: str
     is_site: bool
 
-    def section(self, notebook: str, heading: str) -> str:
+    def section(self, notebook: str, section: Section) -> str:
         """The address of a section."""
-        # JupyterLab and nbconvert keep a heading's characters, and JupyterLab decodes none; MyST
-        # makes GitHub's short form.
-        kept = re.sub(r"[^\w\- ]", "", heading.lower()) if self.is_site else heading
-        anchor = quote(kept.replace(" ", "-"), safe="?:,()'")
+        if self.is_site:  # MyST names a heading as GitHub does
+            anchor = re.sub(r"[^\w\- ]", "", section.heading.lower()).replace(" ", "-")
+        else:
+            # JupyterLab 4 follows a heading's name only where the notebook is open already.
+            anchor = f"cell-id={section.cell}"
         return f"{self.notebooks}{notebook}.ipynb#{anchor}"
 
 
@@ -62,7 +63,7 @@ class Shown(NamedTuple):
     question: str
     read: str = ""
     run: str = ""
-    headings: dict[str, str] = {}
+    sections: dict[str, Section] = {}
     picture: bytes = b""
 
     @property
@@ -101,7 +102,7 @@ def shown(ledger: Ledger, root: Path = ROOT) -> dict[int, Shown]:
             question[1],
             read=f"{core:.0f} / {whole:.0f}",
             run=about.minutes,
-            headings={section.name: section.heading for section in read_sections(cells)},
+            sections={section.name: section for section in read_sections(cells)},
             picture=small(base64.b64decode(figure), entry.crop),
         )
     return lectures
@@ -181,8 +182,9 @@ def _row(topic: Topic, lectures: dict[int, Shown], place: Place) -> list[str]:
     places = []
     for number, name in topic.where:
         lecture = lectures[number]
-        heading = lecture.headings[name]
-        address = place.section(lecture.entry.notebook, heading)
+        section = lecture.sections[name]
+        address = place.section(lecture.entry.notebook, section)
+        heading = section.heading
         places.append(f"[{number}.{heading.replace('. ', ' ', 1)}]({address})")
     if topic.assignment:
         places.append(f"[home assignment]({_assignment(topic.assignment, place)})")

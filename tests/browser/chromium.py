@@ -95,7 +95,7 @@ class Problems:
 
     def _asked(self, url: str) -> None:
         parts = urlsplit(url)
-        if parts.scheme in {"data", "blob"}:
+        if parts.scheme in {"data", "blob", "attachment"}:  # the last before JupyterLab fills it in
             return
         if parts.scheme == "file" and self.home == "file":
             return
