@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -173,8 +174,9 @@ def test_the_teachers_notes_example_grades_two_shards(tmp_path: Path) -> None:
     """As a SLURM array would run it, on four submissions of the light assignment."""
     notes = Path(__file__).parent.parent / "docs" / "teaching" / "grading.md"
     (script,) = re.findall(r"```sh\n(.*?)```", notes.read_text(), re.DOTALL)
-    script = script.replace("pixelcnn", f"light --assignments {tmp_path / 'assignments'}")
-    script = script.replace("dgm ", f"{sys.executable} -m dgm_course.cli ")
+    folder, python = quote(str(tmp_path / "assignments")), quote(sys.executable)
+    script = script.replace("pixelcnn", f"light --assignments {folder}")
+    script = script.replace("dgm ", f"{python} -m dgm_course.cli ")
     light.write(light.source(), tmp_path / "assignments" / "light" / "source" / "light.ipynb")
     for i in range(4):
         light.write(light.submission(), tmp_path / "submissions" / f"s{i}" / "light.ipynb")

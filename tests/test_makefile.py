@@ -67,7 +67,7 @@ def test_options_pass_through(tree):
 
 def test_an_old_python_is_refused_in_words(tree):
     (tree / ".venv" / "bin" / "python").unlink()
-    old = tree / "old-python"
+    old = tree / "an old python (2)"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
     done = subprocess.run(

@@ -70,7 +70,8 @@ def run(folder: Path, test: str, **variables: str) -> subprocess.CompletedProces
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_it.py").write_text(test)
     program(folder / "bin", "other")
-    environment = {"PATH": str(folder / "bin"), "PYTHONPATH": str(ROOT), **variables}
+    alone = {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = {"PATH": str(folder / "bin"), **alone, **variables}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull]
     command += ["--rootdir", str(folder), str(folder)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
