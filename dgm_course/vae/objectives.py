@@ -49,8 +49,9 @@ def free_bits(
     """mean(reconstruction) − Σ_j max(λ_fb, mean KL_j): codes are free up to λ_fb nats a latent.
 
     The maximum is taken for each latent on the mean over the batch, so that examples may share
-    the allowance. Below the threshold a latent's KL has no gradient, and training fills it: the
-    rate ends at λ_fb or above, never at less by gain of the objective.
+    the allowance. Below the threshold a latent's KL has no gradient: nothing pulls it lower, and
+    training fills it where the reconstruction gains by that. Nothing guarantees the threshold.
+    (With the maximum outside the sum, max(λ, Σ_j KL_j), one busy latent uses up the allowance.)
 
     Source: Kingma et al. 2016, equation 15, https://arxiv.org/abs/1606.04934.
 

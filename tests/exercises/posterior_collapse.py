@@ -25,6 +25,11 @@ EXERCISES = {
             "worth_one_nat = 1.0",
             "worth_one_nat = -((1 - math.exp(-2)) ** 0.5)",  # the other sign
         ],
+        [
+            "worth_one_nat = 0.93",
+            "worth_one_nat = np.sqrt(1 - np.exp(-2))",
+            "worth_one_nat = torch.tensor(1 - math.exp(-2)).sqrt()",
+        ],
     ),
     "effective_beta": (
         "effective_beta = 64.0",
@@ -34,6 +39,7 @@ EXERCISES = {
             "effective_beta = 32.0",  # a half counted twice
             "effective_beta = 64 / 3",  # the KL averaged too
         ],
+        ["effective_beta = 64", "effective_beta = torch.tensor(64.0)"],
     ),
     "elbo_terms": (
         _elbo_terms(),
@@ -53,6 +59,21 @@ EXERCISES = {
             _elbo_terms(codes="mean + variance.sqrt() * torch.randn_like(mean)", square="r**2"),
             "def elbo_terms(x, W, b, psi, mean, variance):\n    return x[:, 0]",
         ],
+        [
+            # by distributions
+            "def elbo_terms(x, W, b, psi, mean, variance):\n"
+            "    Normal, kl = torch.distributions.Normal, torch.distributions.kl_divergence\n"
+            "    of_mean_code = Normal(mean @ W.T + b, psi.sqrt()).log_prob(x).sum(1)\n"
+            "    reconstruction = of_mean_code - 0.5 * (variance @ (W**2).T / psi).sum(1)\n"
+            "    prior = Normal(torch.zeros_like(mean), 1.0)\n"
+            "    return reconstruction, kl(Normal(mean, variance.sqrt()), prior).sum(1)",
+            # in NumPy
+            "def elbo_terms(*given):\n"
+            "    x, W, b, psi, m, s2 = (g.numpy() for g in given)\n"
+            "    r2 = (x - m @ W.T - b) ** 2 + s2 @ (W**2).T\n"
+            "    rec = -0.5 * (np.log(2 * np.pi * psi) + r2 / psi).sum(1)\n"
+            "    return rec, 0.5 * (m**2 + s2 - 1 - np.log(s2)).sum(1)",
+        ],
     ),
     "bound_from": (
         "def bound_from(log_w):\n    return log_w.logsumexp(0) - math.log(len(log_w))",
@@ -66,6 +87,17 @@ EXERCISES = {
             # over the examples
             "def bound_from(log_w):\n    return log_w.logsumexp(1) - math.log(log_w.shape[1])",
         ],
+        [
+            # by hand
+            "def bound_from(log_w):\n"
+            "    top = log_w.max(0).values\n"
+            "    return top + (log_w - top).exp().mean(0).log()",
+            # in NumPy, which was refused
+            "def bound_from(log_w):\n"
+            "    log_w = log_w.numpy()\n"
+            "    top = log_w.max(0)\n"
+            "    return top + np.log(np.exp(log_w - top).mean(0))",
+        ],
     ),
     "charged": (
         "charged = 0.5 + 0.5 + 0.7 + 1.0",
@@ -75,5 +107,6 @@ EXERCISES = {
             "charged = 0.7",  # only what is above the threshold
             "charged = 0.5 + 2.0",  # one allowance on top
         ],
+        ["charged = torch.tensor(2.7)", "charged = np.float32(2.7)"],
     ),
 }
