@@ -24,6 +24,7 @@ from dgm_course.lectures.ledger import read_ledger
 from dgm_course.lectures.notebooks import LECTURES
 from dgm_course.lectures.start import course_map
 from dgm_course.lectures.tables import file_of, shown
+from dgm_course.probability import read_likelihoods
 from docs.site.frames import ROOT, record_all
 
 SITE = ROOT / "_site"
@@ -141,6 +142,7 @@ def stage(site: Path, lectures: dict[Path, Path]) -> Path:
     write(source, Path("reference", "index.md"), toctree("The library", ["dgm_course*"]))
     write(source, Path("teaching.md"), toctree("For lecturers", ["docs/teaching/*"]))
     write(source, Path("course_map.md"), course_map())
+    write(source, Path("likelihoods.md"), likelihoods())
     write(source, Path("references.md"), references(list(lectures)))
     write(source, Path("index.md"), home(list(lectures), handed_out, source))
     shutil.copy(scripts() / "mathjax" / "es5" / "tex-svg-full.js", site / "scripts")
@@ -254,7 +256,17 @@ def home(lectures: list[Path], handed_out: list[Path], source: Path) -> str:
     trees = [
         ("Lectures", [p.relative_to(ROOT).with_suffix("").as_posix() for p in lectures]),
         ("Assignment", [p.relative_to(ROOT).with_suffix("").as_posix() for p in handed_out]),
-        ("More", ["course_map", "docs/notation", "references", "reference/index", "teaching"]),
+        (
+            "More",
+            [
+                "course_map",
+                "likelihoods",
+                "docs/notation",
+                "references",
+                "reference/index",
+                "teaching",
+            ],
+        ),
     ]
     loose = sorted(p.stem for p in (ROOT / "docs").glob("*.md") if p.stem != "notation")
     trees[-1][1].extend(f"docs/{name}" for name in loose)
@@ -265,6 +277,26 @@ def home(lectures: list[Path], handed_out: list[Path], source: Path) -> str:
     )
     grid = "````{container} dgm-cards\n" + "\n".join(cards) + "````\n"
     return "\n".join(["# Deep generative models\n", opening + "\n", tail, grid, contents])
+
+
+def likelihoods() -> str:
+    """The table of likelihoods on the test digits."""
+    lines = [
+        "# Likelihoods on the digits\n",
+        "Mean −log p(x) of the test digits (8 × 8 pixels) under every model of the course that has "
+        "a likelihood or a bound on it, the least probable first. The errors are standard errors "
+        "over the test images. A bound says that −log p(x) is at most so much.\n",
+        "| model | kind | levels | nats | bits per dimension | parameters | seconds to train |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for row in read_likelihoods():
+        learned = "" if row.n_parameters is None else f"{row.n_parameters:,}"
+        seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
+        nats = f"{row.nats.value:.1f} ± {row.nats.standard_error:.1f}"
+        bits = f"{row.bits_per_dim.value:.3f} ± {row.bits_per_dim.standard_error:.3f}"
+        about = [row.name, row.kind, row.levels, nats, bits, learned, seconds]
+        lines.append(f"| {' | '.join(map(str, about))} |")
+    return "\n".join(lines) + "\n"
 
 
 def references(lectures: list[Path]) -> str:
