@@ -299,12 +299,14 @@ def test_lab_arguments_of_the_user_replace_ours() -> None:
         "--ServerApp.root_dir=notebooks",
         "--ServerApp.ip=127.0.0.1",
         "--LabApp.news_url=None",
+        "--LabApp.default_url=/lab/tree/00_start_here.ipynb",
         "--ServerApp.contents_manager_class=dgm_course.lectures.contents.LectureContents",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--ServerApp.port=8890",
         "--no-browser",
     ]
     assert not any("token" in argument or "password" in argument for argument in ours)
+    assert "/lab/tree/" not in "".join(lab_arguments(Path("elsewhere"), None, [], None))
     # Jupyter stops at an argument that comes twice, in either spelling.
     for extra in (["--ip", "0.0.0.0"], ["--ServerApp.ip=0.0.0.0"]):
         arguments = lab_arguments(Path("notebooks"), None, extra, None)
