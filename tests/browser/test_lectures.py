@@ -102,7 +102,7 @@ def paged_through(lecture, page, most, screenshot):
             break
         seen[slide["number"]] = slide
         screenshot(page, str(len(seen)))
-        if in_sight.locator(".widget-hslider").count():
+        if not n_moved and in_sight.locator(".widget-hslider").count():
             panel = Panel(lecture, in_sight.first)
             panel.drag(panel.root.locator(".widget-hslider").first)
             n_moved += 1
