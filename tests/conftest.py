@@ -8,6 +8,9 @@ from tests import durations, needs
 
 def pytest_addoption(parser):
     parser.addoption("--screenshots", type=Path, metavar="DIR", help="where browser tests draw")
+    parser.addoption(
+        "--all-slides", action="store_true", help="page through every lecture's slides"
+    )
 
 
 def pytest_configure(config):
