@@ -131,7 +131,8 @@ def _progress_bar(total: int, *, shown: bool) -> Iterator[Any]:
     """A bar after half a second, which leaves nothing behind: a stored one reads "0 %" for ever."""
     from tqdm.auto import tqdm
 
-    bar, handle = tqdm(total=total, leave=False, delay=0.5, disable=not shown), None
+    hidden = {} if shown else {"disable": True}  # shown unless TQDM_DISABLE is set
+    bar, handle = tqdm(total=total, leave=False, delay=0.5, **hidden), None
     if hasattr(bar, "container"):  # the notebook's variant
         from IPython.display import display
 
