@@ -108,6 +108,48 @@ def test_what_a_test_can_do_with_a_module() -> None:
         Answers({"f": lambda: print})("module.parameters", 3)
 
 
+# --- gradients ------------------------------------------------------------------------------
+
+
+def slope(x: torch.Tensor) -> torch.Tensor:
+    x = x.requires_grad_()
+    (x**2).sum().backward()
+    assert x.grad is not None
+    return x.grad
+
+
+def test_answers_that_differentiate_work_as_in_a_cell() -> None:
+    x = np.array([1.0, 3.0])
+    np.testing.assert_array_equal(through(slope, x), 2 * x)
+    np.testing.assert_array_equal(through(torch.func.grad(lambda x: (x**2).sum()), x), 2 * x)
+    by_jacobian = through(lambda x: torch.autograd.functional.jacobian(torch.sin, x), x)
+    np.testing.assert_allclose(by_jacobian, np.diag(np.cos(x)))
+    with torch.no_grad():  # of the caller
+        np.testing.assert_array_equal(through(slope, x), 2 * x)
+
+
+def test_an_answer_that_switches_gradients_off_does_so_for_itself_only() -> None:
+    call = Answers({"off": lambda: torch.set_grad_enabled(False) and None, "slope": slope})
+    call("off")
+    assert torch.is_grad_enabled()
+    assert call("slope", np.array([1.0])) == 2
+
+
+def test_a_module_may_differentiate_too_and_its_output_comes_without_gradients() -> None:
+    class Force(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.scale * slope(x)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(3.0))
+
+    call = Answers({"Force": Force})
+    force = call("Force")
+    call("module.set_parameters", force, [np.float32(5)])
+    assert call(force, np.array([2.0], dtype=np.float32)) == 20
+
+
 # --- randomness -----------------------------------------------------------------------------
 
 

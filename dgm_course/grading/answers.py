@@ -6,9 +6,12 @@ else crosses:
 
 - None, bool, int, float, str, NumPy arrays of numbers, and lists of these;
 - a `Handle` instead of a module or another object that the answer made:
-  ``call(handle, *arguments)`` calls it, in evaluation mode and without gradients;
+  ``call(handle, *arguments)`` calls it, in evaluation mode;
 - a function of the test, as an argument: the answer gets a function from tensors to tensors that
   calls back.
+
+Answers run with gradients recorded, as in a cell: code that differentiates works in a test too.
+What comes back is a copy without them.
 
 An assignment that never imports PyTorch does without it: its answers get and return NumPy arrays.
 
@@ -27,7 +30,7 @@ import random
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +84,7 @@ class Answers:
         function = self._find(target)
         given = [self._to_answer(argument) for argument in arguments]
         try:
-            with self._own_streams(), torch.no_grad() if (torch := _torch()) else nullcontext():
+            with self._own_streams(), _gradients():
                 result = function(*given)
         except CheckFailed:
             raise  # from a test's own function, called back
@@ -169,6 +172,11 @@ def _torch() -> Any:
     return sys.modules.get("torch")
 
 
+def _gradients() -> AbstractContextManager[None]:
+    """Gradients recorded, whatever the caller or an earlier answer has switched."""
+    return torch.enable_grad() if (torch := _torch()) else nullcontext()
+
+
 def _is_module(value: Any) -> bool:
     return bool(torch := _torch()) and isinstance(value, torch.nn.Module)
 
@@ -219,8 +227,10 @@ def _parameters(module: Any) -> list[Tensor]:
 
 
 def _set_parameters(module: Any, values: list[Tensor]) -> None:
-    for parameter, value in zip(_trained(module), values, strict=True):
-        parameter.copy_(value)
+    parameters = _trained(module)
+    with _torch().no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
 
 
 def _load(module: Any, names: list[str], values: list[Tensor]) -> None:
