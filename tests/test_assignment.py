@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from dgm_course.cli import main
 from dgm_course.grading.answers import CheckFailed
-from dgm_course.grading.notebook import read_cells
+from dgm_course.grading.notebook import Cell, Submission, read_cells
 from dgm_course.grading.release import release
 from tests.assignment import (
     RELEASE,
@@ -231,9 +231,11 @@ def test_the_rest_of_the_library_cannot_be_imported_by_an_answer() -> None:
     assert not submission({"answer-1a": allowed}).stopped
 
 
-def test_cells_that_train_are_not_run() -> None:
-    ran = submission({"answer-7": "def build_model():\n    raise RuntimeError('trained')"})
-    assert not ran.stopped
+@pytest.mark.parametrize("tag", ["training", "picture"])
+def test_cells_that_train_or_draw_are_not_run(tag: str) -> None:
+    cells = [Cell(1, "code", "ran = 1", [tag], {}), Cell(2, "code", "ran_too = 1", [], {})]
+    names = Submission(cells).run().names
+    assert {"ran", "ran_too"} & set(names) == {"ran_too"}
 
 
 def test_a_release_needs_nbgrader_and_a_source_that_it_takes(

@@ -72,8 +72,8 @@ def _release_of(ids: set[str], folder: Path | None) -> Path | None:
 def check(notebook: Path) -> None:
     """Say whether NOTEBOOK can be handed in, what is empty, what passes, the points so far.
 
-    Runs its cells, but for those tagged training, then its tests; weights.npz is looked for beside
-    it. Needs no network. Exit code 0 if the file is accepted, whatever the points.
+    Runs its cells, but for those tagged training or picture, then its tests; weights.npz is looked
+    for beside it. Needs no network. Exit code 0 if the file is accepted, whatever the points.
     """
     from dgm_course.grading.notebook import (
         NotANotebook,

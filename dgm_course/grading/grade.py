@@ -19,7 +19,6 @@ import numpy as np
 import dgm_course
 from dgm_course.grading.answers import CheckFailed, NotAnswered, unpack_weights
 from dgm_course.grading.notebook import (
-    TRAINING,
     Cell,
     Submission,
     forbidden_imports,
@@ -67,7 +66,7 @@ class Assignment:
 def is_setup(cell: Cell) -> bool:
     """Whether a source's cell runs as it was released."""
     is_ours = bool(cell.grade_id) and not cell.is_answer and not cell.is_test
-    return cell.kind == "code" and is_ours and TRAINING not in cell.tags
+    return cell.is_run and is_ours
 
 
 def grade(
@@ -208,7 +207,7 @@ def program(own: list[Own], assignment: Assignment, test: Cell) -> dict[int, str
     """The cells that run before a test, by number: a student's own up to the test's place.
 
     Set-up cells come from the source, each before the student's cells that follow it there; they
-    have negative numbers. Test cells, and those tagged training, are left out.
+    have negative numbers. Test cells, and those tagged training or picture, are left out.
     """
     order = {cell.grade_id: i for i, cell in enumerate(assignment.cells) if cell.grade_id}
     place = order[test.grade_id]
@@ -226,7 +225,7 @@ def program(own: list[Own], assignment: Assignment, test: Cell) -> dict[int, str
             at, cell = waiting.pop(0)
             cells[-at - 1] = cell.source
         runs = mine.of is None or mine.of.is_answer
-        if runs and mine.cell.kind == "code" and TRAINING not in mine.cell.tags:
+        if runs and mine.cell.is_run:
             cells[mine.cell.number] = mine.cell.source
     return cells | {-at - 1: cell.source for at, cell in waiting}
 

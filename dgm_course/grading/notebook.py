@@ -23,7 +23,7 @@ from typing import Any
 from dgm_course.grading import checks
 from dgm_course.grading.answers import Answers, CheckFailed, NotAnswered, read_weights
 
-TRAINING = "training"  # the tag of cells that are not run: their result is a file
+NOT_RUN = {"training", "picture"}  # tags of cells that only the student runs
 ALLOWED = ("dgm_course.data", "dgm_course.grading.answers", "dgm_course.grading.checks")
 STUBS = ("raise NotImplementedError()", "YOUR ANSWER HERE")
 MAGIC = re.compile(r"^\s*[%!].*$", re.MULTILINE)
@@ -50,6 +50,11 @@ class Cell:
     @property
     def is_test(self) -> bool:
         return bool(self.marks.get("grade")) and not self.is_answer
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is code that a check of the notebook runs, if it is no test."""
+        return self.kind == "code" and NOT_RUN.isdisjoint(self.tags)
 
     @property
     def is_written(self) -> bool:
@@ -201,11 +206,11 @@ class Submission:
     stopped: list[str] = field(default_factory=list)
 
     def run(self) -> Submission:
-        """All code cells in their order, but for tests and those tagged training."""
+        """All code cells in their order, but for tests and those tagged training or picture."""
         guarded = vars(builtins) | {"__import__": _guarded_import}
         self.names.update(__name__="__main__", __builtins__=guarded, display=lambda *_, **__: None)
         for cell in self.cells:
-            if cell.kind != "code" or cell.is_test or TRAINING in cell.tags:
+            if not cell.is_run or cell.is_test:
                 continue
             source = MAGIC.sub("", cell.source)
             try:
