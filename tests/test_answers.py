@@ -312,7 +312,7 @@ def test_the_assignments_tests_run_over_a_wire(
     names = submitted.tests_namespace() | {"call": Wire(Answers(submitted.names))}
     results = [run_test(cell, names) for cell in CELLS if cell.is_test]
     assert [result.message for result in results if result.message] == []
-    assert sum(result.points for result in results) == 17
+    assert sum(result.points for result in results) == 16
 
 
 def test_a_tested_cell_leaves_the_figures_of_later_kernels_alone(

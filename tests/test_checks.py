@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from dgm_course.grading.checks import (
     expect_array,
     expect_close,
     expect_distribution,
+    expect_logits,
     expect_number,
     log_prob,
+    log_softmax,
     prefix_nll,
     random_rule,
 )
@@ -87,10 +90,73 @@ def test_impossible_samples_fail() -> None:
 
 
 def test_the_counting_rule_leaves_one_image() -> None:
-    rule = counting_rule(3)
+    rule = counting_rule(3, (2, 2))
     images = all_images(3, (2, 2))
     certain = np.exp(log_prob(rule(images), images))
     assert np.sort(certain)[-2:] == pytest.approx([0, 1], abs=1e-6)
+
+
+@pytest.mark.parametrize("rule", [random_rule(3, (2, 4), 0), counting_rule(3, (2, 4))])
+def test_a_rule_takes_whole_images_only(rule: Any) -> None:
+    images = np.zeros((5, 1, 2, 4), dtype=int)
+    assert rule(images).shape == (5, 3, 1, 2, 4)
+    for part in (images[:, :, :1], images[..., :3]):
+        with pytest.raises(CheckFailed, match=r"whole images, 2 rows of 4 pixels; got \d rows of"):
+            rule(part)
+
+
+class Outputs:
+    """A "network" of one weight per pixel value and level, and what it makes of its scores."""
+
+    def __init__(self, of_scores: Callable[[Any], Any]) -> None:
+        self.of_scores = of_scores
+        self.weights = np.zeros((3, 5))
+
+    def __call__(self, target: Any, *arguments: Any) -> Any:
+        if target == "module.parameters":
+            return [self.weights]
+        if target == "module.set_parameters":
+            (self.weights,) = arguments[1]
+            return None
+        with np.errstate(all="ignore"):
+            return self.of_scores(np.moveaxis(self.weights[arguments[0]], -1, 1))
+
+
+def softmax(scores: Any) -> Any:
+    return np.exp(log_softmax(scores))
+
+
+@pytest.mark.parametrize(
+    ("of_scores", "said"),
+    [
+        (softmax, "sum to 1. Is there a softmax"),
+        (lambda s: 1 / (1 + np.exp(-s)), "at most 1 apart. Is there a sigmoid"),
+        (lambda s: 0.01 * s, "apart. Is there"),
+        (lambda s: s * np.nan, "at most 0 apart"),
+    ],
+)
+def test_outputs_that_are_no_logits_are_refused(of_scores: Any, said: str) -> None:
+    with pytest.raises(CheckFailed, match=f"expected logits.*{said}"):
+        expect_logits(Outputs(of_scores), None, 3, (2, 3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "of_scores",
+    [
+        lambda s: s,
+        lambda s: s + 1e4,
+        log_softmax,
+        lambda s: np.log(softmax(s)),
+        lambda s: np.log(softmax(100 * s)),  # log 0 = −∞
+        lambda s: (
+            s - np.log(np.exp(200 * s).sum(1, keepdims=True)) / 200
+        ),  # overflows if s is large
+        lambda s: 10 * np.tanh(s / 10),
+        np.abs,
+    ],
+)
+def test_all_forms_of_logits_are_logits(of_scores: Any) -> None:
+    expect_logits(Outputs(of_scores), None, 3, (2, 3))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [-1, 3, 0.5])

@@ -121,7 +121,7 @@ def test_a_student_checks_an_assignment_without_the_repository(
     checked = run(installed / "dgm", "assignment", "check", "pixelcnn.ipynb", cwd=tmp_path)
     assert checked.returncode == 0, checked.stderr
     assert "pixelcnn.ipynb: accepted" in checked.stdout
-    assert "points so far: 0 of 17" in checked.stdout
+    assert "points so far: 0 of 16" in checked.stdout
     assert (
         "give --assignments DIR"
         in run(installed / "dgm", "assignment", "release", "pixelcnn", cwd=tmp_path).stderr

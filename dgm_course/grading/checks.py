@@ -74,12 +74,13 @@ def _short(value: Any) -> str:
 # --- weights --------------------------------------------------------------------------------
 
 
-def randomise(call: Call, module: Handle, seed: int) -> None:
-    """Give a module other weights: of random sign, none of them near 0, outputs of order 1."""
+def randomise(call: Call, module: Handle, seed: int, scale: float = 1.0) -> None:
+    """Give a module other weights: of random sign, none of them near 0, outputs of order 1; or
+    all of them ``scale`` times as large."""
     rng = np.random.default_rng(seed)
     values = []
     for old in call("module.parameters", module):
-        size = rng.uniform(0.5, 1.5, old.shape) / math.sqrt(math.prod(old.shape[1:]))
+        size = scale * rng.uniform(0.5, 1.5, old.shape) / math.sqrt(math.prod(old.shape[1:]))
         values.append((size * rng.choice([-1.0, 1.0], old.shape)).astype(old.dtype))
     call("module.set_parameters", module, values)
 
@@ -165,6 +166,34 @@ def expect_causal(
         expect(same, "an image's logits to be the same alone and in a batch", "others")
 
 
+def expect_logits(call: Call, model: Handle, n_levels: int, size: Size) -> None:
+    """A network returns logits, log-probabilities among them; neither probabilities nor other
+    outputs that stay close together.
+
+    Logits of a pixel that lie at most d apart leave the best of 17 levels a probability of at
+    most 1/(1 + 16 exp(−d)): with d = 1.6 an image of 64 pixels costs at least 92 nats, with
+    d = 1, as for probabilities, 123. Weights ever farther from 0 show how far they can come.
+    """
+    images = np.random.default_rng(0).integers(0, n_levels, (8, 1, *size))
+    apart = 0.0
+    for scale in (1, 4, 20):  # one is enough: with the larger ones, log p may be −∞
+        randomise(call, model, seed=0, scale=scale)
+        out = np.asarray(call(model, images), dtype=np.float64)
+        sums_to_one = np.abs(out.sum(1) - 1) < 1e-3
+        expect(
+            not sums_to_one.all(),
+            "logits, which the loss normalises",
+            "probabilities: the outputs at each pixel sum to 1. Is there a softmax at the end?",
+        )
+        with np.errstate(invalid="ignore"):  # −∞ at all levels
+            apart = max(apart, float((out.max(1) - out.min(1)).max()))
+    expect(
+        apart > 1.6,
+        "logits, so far apart under large weights that one level is nearly certain",
+        f"outputs at most {apart:.2g} apart. Is there a sigmoid at the end?",
+    )
+
+
 def log_softmax(logits: Array, axis: int = 1) -> Array:
     """log p over the levels, in float64."""
     logits = np.asarray(logits, dtype=np.float64)
@@ -212,17 +241,21 @@ class Watched:
 
     Args:
         rule: maps pixels ``(N, H·W)`` to logits ``(N, levels, H·W)``.
+        size: height and width of the images; it takes no others.
     """
 
-    def __init__(self, rule: Callable[[Array], Array], n_levels: int) -> None:
-        self.rule, self.n_levels = rule, n_levels
+    def __init__(self, rule: Callable[[Array], Array], n_levels: int, size: Size) -> None:
+        self.rule, self.n_levels, self.size = rule, n_levels, tuple(size)
 
     def __call__(self, images: Any) -> Array:
         images = expect_array(images, (None, 1, None, None), "the images given to logits_of")
+        height, width = images.shape[2:]
+        whole = "logits_of to be given whole images, {} rows of {} pixels".format(*self.size)
+        expect((height, width) == self.size, whole, f"{height} rows of {width}")
         levels = (images >= 0) & (images < self.n_levels) & (images == np.round(images))
         expected = f"the images given to logits_of to hold levels 0 to {self.n_levels - 1}"
         expect(levels.all(), expected, f"{images[~levels].ravel()[:1]} in them")
-        n, _, height, width = images.shape
+        n = len(images)
         logits = self.rule(images.reshape(n, -1).astype(np.int64))
         return logits.reshape(n, self.n_levels, 1, height, width).astype(np.float32)
 
@@ -239,10 +272,10 @@ def random_rule(n_levels: int, size: Size, seed: int) -> Watched:
         one_hot = np.eye(n_levels)[pixels]  # (N, q, levels)
         return (np.einsum("plqm,nqm->npl", weights, one_hot) + biases).transpose(0, 2, 1)
 
-    return Watched(rule, n_levels)
+    return Watched(rule, n_levels, size)
 
 
-def counting_rule(n_levels: int) -> Watched:
+def counting_rule(n_levels: int, size: Size) -> Watched:
     """A distribution without chance: each pixel is (its number + the sum of those before) mod
     levels."""
 
@@ -250,7 +283,7 @@ def counting_rule(n_levels: int) -> Watched:
         before = np.cumsum(pixels, 1) - pixels + np.arange(1, pixels.shape[1] + 1)
         return 60.0 * np.eye(n_levels)[before % n_levels].transpose(0, 2, 1)
 
-    return Watched(rule, n_levels)
+    return Watched(rule, n_levels, size)
 
 
 def expect_distribution(samples: Array, outcomes: Array, probabilities: Array, what: str) -> None:

@@ -43,7 +43,7 @@ def print_mutants() -> None:
 @click.option("--seeds", type=int, default=10)
 @click.option("--first", type=int, default=1)
 def calibrate(seeds: int, first: int) -> None:
-    """Nats per image of the reference solution, by seed, as test 7b measures them."""
+    """Nats per image of the reference solution, by seed, as task 7 measures them."""
     capability = os.environ.get("ATEN_CPU_CAPABILITY", "as it is")
     images = digits("test").images.numpy()[::3]
     found = []

@@ -173,10 +173,10 @@ edit(
 edit("answer-3", "type B first", "each pixel sees itself", ('"A", 1', '"B", 1'))
 edit(
     "answer-3",
-    "type A throughout",
+    "type A throughout, nothing added",
     f"{SHIPPED}: beyond the first layer",
     ('MaskedConv2d("B"', 'MaskedConv2d("A"'),
-    ("h = h + layer", "h = layer"),  # a residual connection opens the centre again
+    ("h = h + layer", "h = layer"),  # with residual connections it is right: see variants
 )
 edit(
     "answer-3",
@@ -225,6 +225,18 @@ edit(
     "softmax over the pixels",
     "the wrong axis, and a leak",
     ("return h[:, :, None]", "h = h.log_softmax(3)\n        return h[:, :, None]"),
+)
+edit(
+    "answer-3",
+    "softmax over the levels",
+    "probabilities where the loss wants logits",
+    ("return h[:, :, None]", "return h[:, :, None].softmax(1)"),
+)
+edit(
+    "answer-3",
+    "sigmoid at the end",
+    "each level a probability of its own",
+    ("return h[:, :, None]", "return h[:, :, None].sigmoid()"),
 )
 edit(
     "answer-3",
@@ -401,6 +413,12 @@ edit(
     "draws not written back",
     ("x[:, 0, i, j] = torch.where", "_ = torch.where"),
 )
+edit(
+    "answer-5",
+    "the rows needed only",
+    "right for a PixelCNN, not for any causal function",
+    ("logits_of(x)", "logits_of(x[:, :, : i + 1])"),
+)
 edit("answer-5", "between 0 and 1", "scaled for a picture", ("return x", "return x / x.max()"))
 
 # --- 6, the receptive field -----------------------------------------------------------------
@@ -560,6 +578,8 @@ def garbled(path: Path) -> None:
 
 saved("no file", "saving forgotten", lambda path: None)
 saved("hardly trained", "stopped after a few steps", noisy(0.35))
+saved("stopped early", "two of the three points", noisy(0.18))
+saved("stopped a little early", "one of the three points", noisy(0.1))
 saved("not trained", "saved before training", fresh)
 saved("diverged", "the learning rate too large", noisy(30))
 saved("larger than 2 MB", "a large network", with_entry(np.random.default_rng(0).random(300_000)))

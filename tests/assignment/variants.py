@@ -1,5 +1,8 @@
 """Right submissions that look different from the reference: each must get every point.
 
+The points for a model better than most are another matter: a variant with a network of its own
+says which of them it does not reach.
+
 A variant replaces some of the reference's answers. Where its network has the reference's weights
 under other names or shapes, ``weights`` turns the one state into the other; where it is another
 network, its weights were trained by ``python -m tests.assignment weights``.
@@ -13,9 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.assignment import WEIGHTS
+from tests.assignment import SOLUTION, WEIGHTS
 
 State = dict[str, np.ndarray]
+
+
+def reference(answer: str, old: str, new: str) -> str:
+    """The reference's answer with one piece replaced."""
+    assert SOLUTION[answer].count(old) == 1
+    return SOLUTION[answer].replace(old, new)
 
 
 def same(state: State) -> State:
@@ -28,6 +37,7 @@ class Variant:
     answers: dict[str, str]
     weights: Callable[[State], State] = same
     trained: str = "weights.npz"  # which of the files here
+    misses: tuple[str, ...] = ()  # tests of the likelihood that its network does not reach
     seconds: float = field(default=0, compare=False)
 
     def write(self, path: Path) -> None:
@@ -365,6 +375,7 @@ def train(model, images):
 """,
     },
     trained="shallow.npz",
+    misses=("test-7b", "test-7c"),
 )
 
 # Another one: an embedding, normalised over the channels, SiLU, 5 × 5 kernels, dropout.
@@ -418,6 +429,74 @@ def train(model, images):
 """,
     },
     trained="smooth.npz",
+    misses=("test-7b", "test-7c"),
+)
+
+# The field by gradients, as one writes it in a cell of one's own; outputs that are log p.
+BACKWARD = Variant(
+    "gradients by backward, log-probabilities",
+    {
+        "answer-3": reference("answer-3", "h[:, :, None]", "h[:, :, None].log_softmax(1)"),
+        "answer-6a": """
+def receptive_field(kernel_size, n_layers):
+    side = kernel_size // 2 * n_layers * 2 + 1
+    net = PixelCNN(n_levels=4, n_features=64, n_layers=n_layers, kernel_size=kernel_size)
+    x = torch.rand(16, 1, side, side, requires_grad=True)
+    logits = net(x)
+    logits[:, 0, 0, side // 2, side // 2].sum().backward()
+    return x.grad.abs().sum(0)[0] > 0
+""",
+    },
+)
+
+GRAD = Variant(
+    "gradients by autograd.grad, log of a softmax, floats drawn",
+    {
+        "answer-3": reference("answer-3", "h[:, :, None]", "h[:, :, None].softmax(1).log()"),
+        "answer-5": reference("answer-5", "return x", "return x.float()"),
+        "answer-6a": """
+def receptive_field(kernel_size, n_layers):
+    n = kernel_size // 2 * n_layers
+    layers = [MaskedConv2d("B" if i else "A", 1, 1, kernel_size) for i in range(n_layers)]
+    with torch.no_grad():
+        for layer in layers:
+            for weights in layer.parameters():
+                weights.fill_(1)
+    image = torch.zeros(1, 1, 2 * n + 1, 2 * n + 1).requires_grad_()
+    h = image
+    for layer in layers:
+        h = layer(h) / kernel_size**2
+    (slope,) = torch.autograd.grad(h[0, 0, n, n], image)
+    return slope.squeeze().bool()
+""",
+    },
+)
+
+# Task 6d proves that it sees the same. It costs some nats.
+ALL_A = Variant(
+    "gradients by jacobian, type A throughout with residual connections",
+    {
+        "answer-3": reference("answer-3", 'MaskedConv2d("B"', 'MaskedConv2d("A"'),
+        "answer-6a": """
+def receptive_field(kernel_size, n_layers):
+    n = kernel_size // 2 * n_layers
+    layers = [MaskedConv2d("A", 1, 8, kernel_size)]
+    layers += [MaskedConv2d("B", 8, 8, kernel_size) for _ in range(n_layers - 1)]
+
+    def middle(image):
+        h = image
+        for layer in layers:
+            h = layer(h)
+        return h[0, :, n, n]
+
+    zero = torch.zeros(1, 1, 2 * n + 1, 2 * n + 1)
+    return torch.autograd.functional.jacobian(middle, zero).abs().amax((0, 1, 2)) > 0
+""",
+        "answer-7": reference("answer-7", "n_features=32", "n_features=24"),
+    },
+    trained="all_a.npz",
+    misses=("test-7b", "test-7c"),
 )
 
 VARIANTS = [EINSUM, SUBCLASS, CROPPED, TWO_PARTS, PLAIN, PARAMETRISED, SHALLOW, SMOOTH]
+VARIANTS += [BACKWARD, GRAD, ALL_A]
