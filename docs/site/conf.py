@@ -25,6 +25,8 @@ extensions = [
     "sphinx.ext.viewcode",
 ]
 exclude_patterns = ["**/results"]
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Hide the code"
 nb_execution_mode = "off"  # what is committed is shown
 nb_ipywidgets_js = {}  # panels are frames: no widget manager, and nothing from elsewhere
 myst_enable_extensions = ["amsmath", "dollarmath"]
@@ -66,5 +68,14 @@ def _plain(
         lines[i] = "".join(pieces)
 
 
+def _named_as_it_reads(
+    _app: object, _page: str, _template: str, context: dict[str, str], _doctree: object
+) -> None:
+    """A folded cell's label is what stands on it, for those who hear it, too."""
+    if body := context.get("body"):
+        context["body"] = body.replace(' aria-label="Toggle hidden content"', "")
+
+
 def setup(app: object) -> None:
+    app.connect("html-page-context", _named_as_it_reads)
     app.connect("autodoc-process-docstring", _plain, priority=400)  # before napoleon
