@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # A notebook's threads and the runner's must not fight for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: lab test test-elsewhere bench grade-scale frames site format clean
+.PHONY: lab test check test-elsewhere bench grade-scale frames site format clean
 
 lab: $(VENV)/.installed-lab
 	$(BIN)/dgm lab $(if $(PORT),--port $(PORT)) $(ARGS)
@@ -20,6 +20,14 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(PYTEST) $(ARGS)
+
+# What a change can have broken, in under three minutes: no notebook, no browser, no statistics.
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST) tests -m "not slow" --ignore=tests/browser --ignore=tests/test_notebooks.py \
+	  --ignore=tests/test_assignment.py $(ARGS)
 
 # The notebooks on other hardware: two threads, then a processor without vector instructions.
 test-elsewhere: $(VENV)/.installed-test
