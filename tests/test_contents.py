@@ -1,6 +1,7 @@
 """What `dgm lab` serves of a notebook whose kernel is gone, and of one whose kernel runs."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
@@ -39,11 +40,17 @@ def saved(tmp_path):
     return tmp_path
 
 
+def finished(coroutine):
+    """Its result, from a thread of its own: a browser test leaves its loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
 def served(folder, *running):
     contents = LectureContents(
         root_dir=str(folder), parent=Server(session_manager=Sessions(*running))
     )
-    return asyncio.run(contents.get("01_a.ipynb"))["content"]
+    return finished(contents.get("01_a.ipynb"))["content"]
 
 
 def test_without_a_kernel_the_text_shows(saved):
@@ -62,5 +69,5 @@ def test_with_its_kernel_the_view_stays(saved):
 
 def test_folders_and_files_without_content_pass(saved):
     contents = LectureContents(root_dir=str(saved), parent=Server(session_manager=Sessions()))
-    assert asyncio.run(contents.get("", content=True))["type"] == "directory"
-    assert asyncio.run(contents.get("01_a.ipynb", content=False))["content"] is None
+    assert finished(contents.get("", content=True))["type"] == "directory"
+    assert finished(contents.get("01_a.ipynb", content=False))["content"] is None
