@@ -78,6 +78,19 @@ def test_the_wheel_holds_the_library_only(wheel: Path) -> None:
     assert {f"{info}/licenses/LICENSE", f"{info}/licenses/LICENSE-text.md"} <= names
 
 
+def test_the_wheel_is_small(wheel: Path) -> None:
+    assert wheel.stat().st_size <= 6e6
+
+
+def test_a_lecture_commits_little() -> None:
+    """Results and weights: 300 kB for each lecture's notebook, so that a clone stays small."""
+    results = ROOT / "notebooks" / "results"
+    for notebook in (ROOT / "notebooks").glob("*_*.ipynb"):
+        text = notebook.read_text(encoding="utf-8")
+        used = {path.name: path.stat().st_size for path in results.glob("*") if path.name in text}
+        assert sum(used.values()) <= 300_000, f"{notebook.stem}: {used}"
+
+
 def test_dgm_runs_without_the_repository(installed: Path, tmp_path: Path) -> None:
     answer = run(installed / "dgm", "--version", cwd=tmp_path)
     assert answer.stdout == f"dgm_course, version {dgm_course.__version__}\n"

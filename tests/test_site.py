@@ -128,3 +128,18 @@ def test_frames_are_kept_until_what_they_come_from_changes(tmp_path, monkeypatch
     assert frames.key(path, False) != first
     lecture_importing(path, "from dgm_course.claims import check")
     assert frames.key(path, False) != first
+
+
+def test_a_lecture_that_is_too_heavy_is_named_with_both_numbers(tmp_path):
+    for name, size in [("01_a", 3), ("02_b", 7), ("03_c", 6)]:
+        folder = tmp_path / "frames" / name
+        folder.mkdir(parents=True)
+        (folder / "0.webp").write_bytes(bytes(size * 10**6))
+        page = tmp_path / "notebooks" / f"{name}.html"
+        page.parent.mkdir(exist_ok=True)
+        page.write_bytes(bytes(10**5))
+    sizes = build.megabytes(tmp_path)
+    assert sizes == pytest.approx({"the site": 16.3, "01_a": 3.1, "02_b": 7.1, "03_c": 6.1})
+    assert build.too_heavy(sizes) == ["02_b has 7.1 MB; at most 6.5 MB are allowed"]
+    told = build.too_heavy({"the site": 160.04})
+    assert told == ["the site has 160.0 MB; at most 150 MB are allowed"]

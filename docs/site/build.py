@@ -29,6 +29,7 @@ from docs.site.frames import ROOT, record_all
 
 SITE = ROOT / "_site"
 HERE = Path(__file__).parent
+SITE_MB, LECTURE_MB = 150, 6.5  # at most, with twenty-one lectures
 NOT_SHOWN = {"__init__", "cli", "grading", "lectures"}  # commands have their --help
 NOTES = {
     False: "Recorded, without a kernel: these are the pictures the model drew at these values.",
@@ -334,8 +335,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few frames, short training")
     pages = build(parser.parse_args().quick)
-    size = sum(path.stat().st_size for path in pages.rglob("*") if path.is_file())
-    print(f"{pages / 'index.html'}: {size / 1e6:.1f} MB")
+    sizes = megabytes(pages)
+    print(f"{pages / 'index.html'}: {sizes['the site']:.1f} MB")
+    if heavy := too_heavy(sizes):
+        parser.exit(1, "\n".join(heavy) + "\n")
+
+
+def megabytes(pages: Path) -> dict[str, float]:
+    """The size of the whole site, and of each lecture: its page and its frames."""
+
+    def size(*roots: Path) -> float:
+        files = (path for root in roots for path in [root, *root.rglob("*")] if path.is_file())
+        return sum(path.stat().st_size for path in files) / 1e6
+
+    return {"the site": size(pages)} | {
+        page.stem: size(page, pages / "frames" / page.stem)
+        for page in sorted((pages / "notebooks").glob("*.html"))
+    }
+
+
+def too_heavy(sizes: dict[str, float]) -> list[str]:
+    """A sentence for each part that is over its budget: a site is copied to sticks, too."""
+    return [
+        f"{name} has {size:.1f} MB; at most {most:g} MB are allowed"
+        for name, size in sizes.items()
+        if size > (most := SITE_MB if name == "the site" else LECTURE_MB)
+    ]
 
 
 if __name__ == "__main__":
