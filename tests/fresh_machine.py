@@ -130,13 +130,13 @@ class Machine:
             started = self.start(*command, locked=True, output=output)
             try:
                 for _ in range(1200):
-                    if started.poll() is not None or "/lab?token=" in log.read_text():
+                    if started.poll() is not None or "?token=" in log.read_text():
                         break
                     time.sleep(0.1)
             finally:
                 started.terminate()
                 started.wait()
-        if "/lab?token=" not in log.read_text():
+        if "?token=" not in log.read_text():
             raise click.ClickException(log.read_text()[-2000:])
 
     def tests(self) -> None:
