@@ -16,6 +16,10 @@ def generator_loss(logit: Tensor, *, saturating: bool = False) -> Tensor:
     Source: Goodfellow et al. 2014, section 3, https://arxiv.org/abs/1406.2661.
 
     Shapes: logits ``(N,)`` to nats ``(N,)``.
+
+    Example:
+        >>> generator_loss(torch.tensor([0.0, -3.0]))
+        tensor([0.6931, 3.0486])
     """
     return logsigmoid(-logit) if saturating else -logsigmoid(logit)
 
@@ -23,7 +27,16 @@ def generator_loss(logit: Tensor, *, saturating: bool = False) -> Tensor:
 def log_loss(logit: Tensor, label: Tensor) -> Tensor:
     """−y log D − (1 − y) log(1 − D), D = σ(logit): proper, least on average at D = P(y = 1 | x).
 
+    Source: Goodfellow et al. 2014, equation 1, https://arxiv.org/abs/1406.2661.
+
     Shapes: logits and labels 0 or 1, both ``(N,)``, to nats ``(N,)``.
+
+    Raises:
+        ValueError: unless both have the same shape.
+
+    Example:
+        >>> log_loss(torch.tensor([0.0, -3.0]), torch.tensor([1, 1]))
+        tensor([0.6931, 3.0486])
     """
     check_same_shape("logit", logit, "label", label)
     return binary_cross_entropy_with_logits(logit, label.to(logit.dtype), reduction="none")
@@ -34,7 +47,11 @@ def brier_loss(logit: Tensor, label: Tensor) -> Tensor:
 
     Source: Brier 1950; Gneiting & Raftery 2007, https://doi.org/10.1198/016214506000001437.
 
-    Shapes: as `log_loss`.
+    Shapes and errors: as `log_loss`, to values from 0 to 1.
+
+    Example:
+        >>> brier_loss(torch.tensor([0.0, -3.0]), torch.tensor([1, 1]))
+        tensor([0.2500, 0.9074])
     """
     check_same_shape("logit", logit, "label", label)
     return (label - torch.sigmoid(logit)).square()
@@ -43,7 +60,13 @@ def brier_loss(logit: Tensor, label: Tensor) -> Tensor:
 def hinge_loss(logit: Tensor, label: Tensor) -> Tensor:
     """max(0, 1 − (2y − 1) · logit): its minimiser is the sign of p − q, and not their ratio.
 
-    Shapes: as `log_loss`.
+    Source: Lim & Ye 2017 (geometric GAN), https://arxiv.org/abs/1705.02894.
+
+    Shapes and errors: as `log_loss`, to values from 0 on.
+
+    Example:
+        >>> hinge_loss(torch.tensor([0.0, -3.0]), torch.tensor([1, 1]))
+        tensor([1., 4.])
     """
     check_same_shape("logit", logit, "label", label)
     return torch.relu(1 - (2 * label - 1) * logit)

@@ -84,11 +84,18 @@ def test_the_wheel_is_small(wheel: Path) -> None:
 
 def test_a_lecture_commits_little() -> None:
     """Results and weights: 300 kB for each lecture's notebook, so that a clone stays small."""
-    results = ROOT / "notebooks" / "results"
+    sizes = {
+        path.name: path.stat().st_size
+        for path in (ROOT / "notebooks" / "results").iterdir()
+        if path.is_file() and path.suffix != ".py"
+    }
+    read: set[str] = set()
     for notebook in (ROOT / "notebooks").glob("*_*.ipynb"):
         text = notebook.read_text(encoding="utf-8")
-        used = {path.name: path.stat().st_size for path in results.glob("*") if path.name in text}
-        assert sum(used.values()) <= 300_000, f"{notebook.stem}: {used}"
+        own = {name: size for name, size in sizes.items() if name in text}
+        assert sum(own.values()) <= 300_000, f"{notebook.stem}: {own}"
+        read |= own.keys()
+    assert read == sizes.keys(), "a lecture names each"
 
 
 def test_dgm_runs_without_the_repository(installed: Path, tmp_path: Path) -> None:

@@ -88,6 +88,14 @@ def test_marking_changes_the_marks_only_and_twice_is_once(tmp_path):
     assert marked == notebook
 
 
+@pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
+def test_lectures_are_stored_as_they_are_marked(path):
+    stored = path.read_text(encoding="utf-8")
+    notebook = json.loads(stored)
+    mark(notebook)
+    assert notebook == json.loads(stored), f"python -m dgm_course.lectures.reading {path.name}"
+
+
 # --- the clock ------------------------------------------------------------------------------
 
 

@@ -20,6 +20,14 @@ def optimal_discriminator(log_p: Tensor, log_q: Tensor) -> Tensor:
         log_q: log-density of the generator, in nats.
 
     Shapes: both ``(N,)``, to probabilities ``(N,)``. Where neither has mass D is ½.
+
+    Raises:
+        ValueError: unless both have the same shape.
+
+    Example:
+        >>> log_p = torch.tensor([0.0, -torch.inf])
+        >>> optimal_discriminator(log_p, log_q=torch.tensor([-1.0, -1.0]))
+        tensor([0.7311, 0.0000])
     """
     check_same_shape("log_p", log_p, "log_q", log_q)
     neither = torch.isneginf(log_p) & torch.isneginf(log_q)
@@ -38,6 +46,11 @@ def gan_value(logit_p: Tensor, logit_q: Tensor) -> Estimate:
         logit_q: the same at samples of the generator q.
 
     Shapes: ``(N,)`` and ``(M,)``, each at least two.
+
+    Example:
+        >>> undecided = torch.zeros(100)
+        >>> round(gan_value(undecided, undecided).value, 3)  # −ln 4
+        -1.386
     """
     of_p = Estimate.from_samples(logsigmoid(logit_p))
     of_q = Estimate.from_samples(logsigmoid(-logit_q))  # log(1 − D), without the cancellation

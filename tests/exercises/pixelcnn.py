@@ -74,8 +74,20 @@ EXERCISES = {
             "    x = torch.zeros(1, 1, height, width, dtype=torch.long)\n"
             "    return model(x).shape != (1, 3, 1, height, width)",
             "def leaks(model, height, width):\n    return True",
+            # one pixel is changed; it was accepted
+            BEFORE_CHANGED.replace("range(height * width)", "[height * width // 2]")
+            + "        if (moved[: i + 1] > 1e-6).any():\n"
+            "            return True\n"
+            "    return False",
         ],
         [
+            # of probabilities; it was refused
+            BEFORE_CHANGED.replace("model(x)", "model(x).softmax(1)").replace(
+                "model(y)", "model(y).softmax(1)"
+            )
+            + "        if (moved[: i + 1] > 1e-6).any():\n"
+            "            return True\n"
+            "    return False",
             # without a tolerance, in NumPy, with a tensor as the verdict
             BEFORE_CHANGED.replace("abs().amax((0, 1))", "abs().numpy().max((0, 1))")
             + "        if (moved[: i + 1] != 0).any():\n"
