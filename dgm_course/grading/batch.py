@@ -10,6 +10,7 @@ import ctypes
 import json
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
@@ -24,11 +25,13 @@ from typing import Any
 from urllib.parse import quote
 
 from dgm_course.grading.grade import Assignment, grade, unfinished
-from dgm_course.grading.submissions import Entry, Unreadable, read
+from dgm_course.grading.submissions import Entry, digest
 from dgm_course.grading.walls import Limits
 
 PR_SET_PDEATHSIG = 1
 MEMORY = 12_000_000_000  # address space of a grading process, lest a submission's text fill it
+# What Windows takes for a device whatever the suffix, and the file beside students' answers.
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|rubric)(?![^. ])", re.IGNORECASE)
 
 
 @dataclass
@@ -55,11 +58,7 @@ class Batch:
             result = json.loads(result_path(self.out, entry).read_text())
         except (OSError, ValueError):
             return False
-        try:
-            digest = read(entry.path, self.assignment.name).digest
-        except Unreadable:
-            digest = ""
-        now = digest, self.assignment.digest, self.seed, self.unsafe
+        now = digest(entry), self.assignment.digest, self.seed, self.unsafe
         return now == tuple(result.get(key) for key in ("digest", "source", "seed", "unsafe"))
 
     def run(self, entries: list[Entry], jobs: int) -> Iterator[str]:
@@ -115,13 +114,25 @@ def result_path(out: Path, entry: Entry) -> Path:
 
 
 def file_name(student: str, attempt: str = "") -> str:
-    """A name that is a file's on every system, and no two submissions share."""
+    """A name that is a file's on every system, and no two submissions share on any.
+
+    Where they are plain, letters, digits and spaces stay: "anna" is anna's. Systems that take
+    "Anna" for the same name find it told apart by a number after "=", which says where the
+    capitals are.
+    """
     return "@".join(_short(part) for part in (student, attempt) if part)
 
 
 def _short(part: str) -> str:
     name = quote(part, safe=" ", errors="surrogateescape")
-    return name if len(name) <= 100 else f"{name[:80]} {sha256(name.encode()).hexdigest()[:16]}"
+    ends = {i for i in (0, len(name) - 1) if name[i] in ". "} | (
+        {0} if RESERVED.match(name) else set()
+    )
+    name = "".join(f"%{ord(c):02X}" if i in ends else c for i, c in enumerate(name))
+    if capitals := sum(1 << i for i, c in enumerate(part) if "A" <= c <= "Z"):
+        name += f"={capitals:x}"
+    # No other name holds "=" or "+": quote() writes them as numbers.
+    return name if len(name) <= 100 else f"{name[:80]}+{sha256(name.encode()).hexdigest()[:16]}"
 
 
 def store(result: dict[str, Any], out: Path, entry: Entry) -> None:

@@ -26,7 +26,7 @@ from dgm_course.grading.notebook import (
 )
 from dgm_course.grading.questions import Student
 from dgm_course.grading.sandbox import Ended
-from dgm_course.grading.submissions import Entry, Unreadable, parse, read
+from dgm_course.grading.submissions import Entry, Unreadable, digest, parse, read
 from dgm_course.grading.walls import Limits
 
 CRASHED = ("crashed", "timed out", "over the limit", "not run")
@@ -75,10 +75,11 @@ def grade(
     """The result of a submission, as plain data for JSON."""
     start = time.monotonic()
     tests, notes, written = [_result(test, "not run") for test in assignment.tests], [], []
-    status, digest = "unreadable", ""
+    # The digest first: what changes while it is read is graded again.
+    status, seen = "unreadable", digest(entry)
     try:
-        handed_in = read(entry.path, assignment.name)
-        digest, notes = handed_in.digest, handed_in.notes
+        handed_in = read(entry, assignment.name)
+        notes = handed_in.notes
         cells = parse(handed_in.notebook, notes)
     except Unreadable as error:
         notes = [f"{error}; {LOOK}"]
@@ -110,7 +111,7 @@ def grade(
         notes.insert(0, "graded WITHOUT a sandbox (--unsafe): the result can be forged")
     result = _record(assignment, entry, seed, unsafe, status, tests, notes)
     seconds = round(time.monotonic() - start, 3)
-    return result | {"written": written, "digest": digest, "seconds": seconds}
+    return result | {"written": written, "digest": seen, "seconds": seconds}
 
 
 def unfinished(

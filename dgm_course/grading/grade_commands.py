@@ -37,7 +37,7 @@ class Shard(click.ParamType[tuple[int, int]]):
 
 @click.command()
 @click.argument("name")
-@click.argument("submissions", type=EXISTING)
+@click.argument("submissions", type=click.Path(exists=True, path_type=Path))
 @out_option
 @click.option("--jobs", type=click.IntRange(1), default=1, help="How many at a time (1).")
 @click.option("--timeout", type=click.FloatRange(1), default=30, help="Seconds for a test (30).")
@@ -60,7 +60,7 @@ def grade(
     students: Path | None,
     folder: Path,
 ) -> None:
-    """Grade a folder of SUBMISSIONS of the assignment NAME, each in a sandbox.
+    """Grade the SUBMISSIONS of the assignment NAME, a folder or a zip, each in a sandbox.
 
     A second call goes on where the first was stopped, and grades again what has changed since.
     """
@@ -84,9 +84,9 @@ def grade(
         else:
             sandbox.check()
         run = batch.Batch(source, out, batch.run_seed(out, name, seed), limits, unsafe)
+        entries, others = find(submissions, name)
     except (walls.SandboxMissing, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    entries, others = find(submissions)
     if student is not None:
         waiting = entries = [entry for entry in entries if entry.student == student]
         if not entries:
