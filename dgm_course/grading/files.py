@@ -18,16 +18,18 @@ import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 LARGEST = 20_000_000  # bytes of a notebook
 LARGEST_FILE = 2_500_000  # bytes of a file beside it
 LARGEST_ARCHIVE = LARGEST + LARGEST_FILE  # bytes of an archive, packed
 LARGEST_SUM = 100_000_000  # bytes that are read for one submission, all together
 MEMBERS = 10_000  # files of a folder with those below it, or of an archive
+MANY = 50_000  # files of all submissions in one archive
 DEPTH = 4  # names in a path, its file's included
-PACKED = 4096  # bytes to unpack at a time: bzip2 makes 80 MB of so many at most
+PIECE = 1 << 16  # bytes that are read at a time
 ARCHIVES = (
     *(".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"),
     *(".rar", ".7z"),  # these are not read, but recognised
@@ -94,7 +96,7 @@ def is_litter(path: PurePosixPath) -> bool:
 
 def pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
     """The next ``size`` bytes of a file, or fewer at its end."""
-    while size > 0 and (piece := file.read(min(size, 1 << 16))):
+    while size > 0 and (piece := file.read(min(size, PIECE))):
         size -= len(piece)
         yield piece
 
@@ -124,7 +126,7 @@ class Reader:
 
     def _count(self, opened: IO[bytes], limit: int) -> bytes:
         contents = bytearray()
-        while piece := opened.read(PACKED):
+        while piece := opened.read(PIECE):
             contents += piece
             self.left -= len(piece)
             if len(contents) > limit:
@@ -155,6 +157,42 @@ class Reader:
             raise
         except Exception as error:  # as above
             raise OSError(f"damaged: {type(error).__name__}: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _members_of(archive: Path, _changed: int) -> list[File]:
+    return in_zip(archive, folders=True, most=MANY, depth=DEPTH + 2)
+
+
+def listing(archive: Path) -> list[File]:
+    """Everything in a download, folders included."""
+    return _members_of(archive, archive.stat().st_mtime_ns)
+
+
+def files_of(source: Path, parts: tuple[tuple[str, str], ...]) -> list[File]:
+    """The files of a submission: what lies in parts of a folder or a zip archive.
+
+    Args:
+        parts: names of files and folders in ``source``, each with its name in the submission;
+            none if ``source`` is the submission.
+    """
+    if not parts:
+        source, parts = source.parent, ((source.name, "" if source.is_dir() else source.name),)
+    files: list[File] = []
+    for where, inside in parts:
+        path = source / where
+        if not source.is_dir():
+            found = [
+                replace(file, name=file.name[len(where) + 1 :])
+                for file in listing(source)
+                if f"{file.name}/".startswith(f"{where}/") and file.why_not != FOLDER
+            ]
+        elif os.path.isdir(path) and not os.path.islink(path):
+            found = list(in_folder(path))
+        else:
+            found = [on_disk(path, "")]
+        files += [replace(file, name=f"{inside}/{file.name}".strip("/")) for file in found]
+    return files
 
 
 def in_folder(top: Path) -> Iterator[File]:
@@ -224,6 +262,9 @@ def in_zip(
     if len(members) > most:
         raise OSError(f"{len(members)} files, the limit is {most}")
 
+    def copy(source: io.BytesIO) -> IO[bytes]:
+        return io.BytesIO(source.getvalue())
+
     def file(member: zipfile.ZipInfo) -> File:
         is_file = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG)
         why_not = "" if is_file else "a link or a device"
@@ -233,14 +274,21 @@ def in_zip(
             why_not = FOLDER
 
         def packed() -> Iterator[bytes]:
-            with open(source, "rb") as raw:  # type: ignore[arg-type]
+            with (
+                open(source, "rb")
+                if isinstance(source, Path)
+                else io.BytesIO(source.getvalue()) as raw
+            ):
                 raw.seek(member.header_offset + 26)
                 raw.seek(sum(struct.unpack("<HH", raw.read(4))), os.SEEK_CUR)
                 yield from pieces(raw, min(member.compress_size, LARGEST_ARCHIVE))
 
-        return File(
-            member.filename, member.file_size, lambda: archive.open(member), why_not, packed
-        )
+        def opened() -> IO[bytes]:
+            if member.compress_type == zipfile.ZIP_BZIP2:  # zipfile would unpack 4 GB at a time
+                return cast(IO[bytes], bz2.open(io.BytesIO(b"".join(packed()))))
+            return archive.open(member)
+
+        return File(member.filename, member.file_size, opened, why_not, packed)
 
     return _members([file(one) for one in members if folders or not one.is_dir()], depth)
 

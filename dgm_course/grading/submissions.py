@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,15 +18,13 @@ from typing import Any
 from dgm_course.grading.files import (
     ARCHIVES,
     CHECKPOINTS,
-    DEPTH,
     FOLDER,
     LIMITS,
     File,
     Reader,
-    in_folder,
-    in_zip,
+    files_of,
     is_litter,
-    on_disk,
+    listing,
     suffix_of,
 )
 from dgm_course.grading.layouts import is_several, layout, plain
@@ -36,7 +33,6 @@ from dgm_course.grading.notebook import Cell
 WEIGHTS = "weights.npz"  # what is passed on beside the notebook
 NESTED = 2  # archives in one another
 LATE = "handed in late, says Canvas"
-MANY = 200_000  # files of a download
 OURS = {"run.json", "results", "feedback", "by_hand", "grades.csv", "report.html"}
 
 
@@ -98,7 +94,7 @@ def find(source: Path, name: str = "") -> tuple[list[Entry], list[str]]:
         if named := layout(top):
             student, attempt, inside = named.student, named.attempt, named.file or inside
             late |= {student} if named.late else set()
-        elif is_folder and _is_output(top, tops, _files(source, ((within + top, ""),))):
+        elif is_folder and _is_output(top, tops, files_of(source, ((within + top, ""),))):
             others.append(f"{top} (results of a run)")
             continue
         elif is_folder or suffix not in ("", ".npz"):
@@ -110,9 +106,10 @@ def find(source: Path, name: str = "") -> tuple[list[Entry], list[str]]:
         attempts.setdefault(attempt, []).append((within + top, inside))
     entries = []
     for student, attempts in found.items():
-        notes = (LATE,) if student in late else ()
-        for attempt, parts in _split(source, attempts, name):
-            entries.append(Entry(plain(student), plain(attempt), source, tuple(parts), notes))
+        for attempt, parts, notes in _split(source, attempts, name):
+            notes += [LATE] if student in late else []
+            whose = plain(student), plain(attempt)
+            entries.append(Entry(*whose, source, tuple(parts), tuple(notes)))
     return entries, others
 
 
@@ -123,7 +120,7 @@ def _tops(source: Path, within: str) -> dict[str, bool]:
         with os.scandir(source / within) as found:
             tops = {one.name: one.is_dir(follow_symlinks=False) for one in found}
     else:
-        for file in _listing(source):
+        for file in listing(source):
             if file.name.startswith(within):
                 top, slash, _ = file.name.removeprefix(within).partition("/")
                 tops[top] = tops.get(top, False) or bool(slash) or file.why_not == FOLDER
@@ -172,60 +169,32 @@ def _is_work(file: File) -> bool:
     return not file.is_checkpoint and file.suffix not in ("", ".npz")
 
 
-def _split(source: Path, attempts: dict[str, Parts], name: str) -> Iterator[tuple[str, Parts]]:
-    """The attempts: folders of a student's that hold a notebook each are attempts of their own."""
+def _split(
+    source: Path, attempts: dict[str, Parts], name: str
+) -> Iterator[tuple[str, Parts, list[str]]]:
+    """The attempts, with notes: folders that hold a notebook each are attempts of their own."""
     for attempt, parts in attempts.items():
         label = [attempt] * (len(attempts) > 1)
         homes: dict[str, str] = {}
         for where, inside in parts:
-            files = [file for file in _files(source, ((where, inside),)) if _is_work(file)]
+            files = [file for file in files_of(source, ((where, inside),)) if _is_work(file)]
             if any("/" not in file.name and file.suffix == ".ipynb" for file in files):
                 homes = {}
                 break
             if not inside:
                 folders = {file.name.partition("/")[0] for file in files if "/" in file.name}
                 homes |= {folder: f"{where}/{folder}" for folder in sorted(folders)}
-        if name in homes:
-            homes = {name: homes[name]}
-        elif len(homes) < 2 or is_several(homes):
-            yield "/".join(label), parts
-            continue
-        for folder, where in homes.items():
-            yield "/".join(label + [folder] * (len(homes) > 1)), [(where, "")]
+        others = [folder for folder in homes if folder != name]
+        if len(homes) < 2 or is_several(homes):
+            yield "/".join(label), parts, []
+        elif name in homes:
+            yield "/".join(label), [(homes[name], "")], [f"the folder {name}, not {some(others)}"]
+        else:
+            for folder, where in homes.items():
+                yield "/".join([*label, folder]), [(where, "")], []
 
 
 # --- what is it -----------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def _members_of(archive: Path, _changed: int) -> list[File]:
-    return in_zip(archive, folders=True, most=MANY, depth=DEPTH + 2)
-
-
-def _listing(archive: Path) -> list[File]:
-    """Everything in a download, folders included."""
-    return _members_of(archive, archive.stat().st_mtime_ns)
-
-
-def _files(source: Path, parts: tuple[tuple[str, str], ...]) -> list[File]:
-    """The files of a submission, not read yet."""
-    if not parts:
-        source, parts = source.parent, ((source.name, "" if source.is_dir() else source.name),)
-    files: list[File] = []
-    for where, inside in parts:
-        path = source / where
-        if not source.is_dir():
-            found = [
-                replace(file, name=file.name[len(where) + 1 :])
-                for file in _listing(source)
-                if f"{file.name}/".startswith(f"{where}/") and file.why_not != FOLDER
-            ]
-        elif path.is_dir() and not path.is_symlink():
-            found = list(in_folder(path))
-        else:
-            found = [on_disk(path, "")]
-        files += [replace(file, name=f"{inside}/{file.name}".strip("/")) for file in found]
-    return files
 
 
 def digest(entry: Entry) -> str:
@@ -234,7 +203,7 @@ def digest(entry: Entry) -> str:
     Nothing is unpacked. What cannot be read counts by its name and the reason.
     """
     seen = sha256()
-    for file in _files(entry.path, entry.parts):
+    for file in files_of(entry.path, entry.parts):
         about = [file.name, str(file.size), file.why_not]
         try:
             if not file.why_not and file.size <= LIMITS.get(file.suffix, -1):
@@ -268,9 +237,9 @@ def read(entry: Entry, name: str) -> HandedIn:
     notes = [*entry.notes]
     tops = [entry.path.name, *(where.rpartition("/")[2] for where, _ in entry.parts)]
     if PurePosixPath(file.name).name not in (wanted, *tops):
-        notes.append(f"the notebook is named {_some([file.name])}, not {wanted}")
+        notes.append(f"the notebook is named {some([file.name])}, not {wanted}")
     if weights and PurePosixPath(weights[0].name).name != WEIGHTS:
-        notes.append(f"{_some([weights[0].name])} is taken for {WEIGHTS}")
+        notes.append(f"{some([weights[0].name])} is taken for {WEIGHTS}")
     files = {WEIGHTS: weights[1]} if weights else {}
     return HandedIn(contents, files, notes + bag.notes())
 
@@ -285,7 +254,7 @@ class _Bag:
         self._said: list[str] = []
         self._taken: set[str] = set()
         self._unpacking, self._reading = Reader(), Reader()
-        self._add(_files(entry.path, entry.parts))
+        self._add(files_of(entry.path, entry.parts))
 
     def _add(self, files: list[File]) -> None:
         for file in files:
@@ -334,11 +303,11 @@ class _Bag:
             self._taken |= {other.name for other in files}
             others = [other.name for other in files[i + 1 :] if not other.is_checkpoint]
             if file.is_checkpoint:
-                said = f"{_some([file.name])} is Jupyter's own copy, and there is no other"
+                said = f"{some([file.name])} is Jupyter's own copy, and there is no other"
                 self._said.append(f"{said}; needs a look")
             elif others:
                 what = "notebooks" if file.suffix == ".ipynb" else "files of weights"
-                said = f"{len(others) + 1} {what}: graded {_some([file.name])}, not {_some(others)}"
+                said = f"{len(others) + 1} {what}: graded {some([file.name])}, not {some(others)}"
                 self._said.append(f"{said}; needs a look")
             return file, contents
         return None
@@ -350,8 +319,8 @@ class _Bag:
         ignored = [name for name in names if name not in self._taken | refused]
         return [
             *self._said,
-            *(f"not read: {_some(n)} ({why}); needs a look" for why, n in self._refused.items()),
-            *([f"not read: {_some(ignored)}"] if ignored else []),
+            *(f"not read: {some(n)} ({why}); needs a look" for why, n in self._refused.items()),
+            *([f"not read: {some(ignored)}"] if ignored else []),
         ]
 
 
@@ -360,7 +329,7 @@ def _is_like(file: File, stem: str) -> bool:
     return stem.casefold() in PurePosixPath(file.name).name.casefold()
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
     """Names in a sentence: the first ten, each cut."""
     shown = ", ".join(name if len(name) <= 100 else f"{name[:97]}..." for name in names[:10])
     return shown + (f" and {len(names) - 10} more" if len(names) > 10 else "")
