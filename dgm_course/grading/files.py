@@ -104,8 +104,8 @@ def pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
 class Reader:
     """Reads files up to a limit on all together, so that no number of them fills the memory."""
 
-    def __init__(self, left: int = LARGEST_SUM) -> None:
-        self.left = left
+    def __init__(self) -> None:
+        self.left = LARGEST_SUM
 
     def read(self, file: File) -> bytes:
         """The contents.
@@ -121,6 +121,8 @@ class Reader:
                 return self._count(opened, limit)
         except OSError as error:
             raise OSError(error.strerror or str(error)) from error
+        except NotImplementedError as error:
+            raise OSError("packed in a way that is not read: ask for an ordinary zip") from error
         except Exception as error:  # whatever a damaged archive brings about
             raise OSError(f"damaged: {type(error).__name__}: {error}") from error
 
