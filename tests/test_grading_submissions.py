@@ -97,6 +97,7 @@ DOWNLOADS: dict[str, tuple[Tree, dict[str, tuple[bytes, bytes, str]]]] = {
             f"Finn_16{MOODLE}/": b"",
             "Gus_17_assignsubmission_onlinetext/onlinetext.html": b"<p>see my mail</p>",
             f"Anna Meier_18{MOODLE}/pixelcnn-Copy1.ipynb": b"her namesake",
+            "Default group_assignsubmission_file/pixelcnn.ipynb": b"a team",
             "grading worksheet.csv": b"Identifier",
         },
         {
@@ -108,6 +109,7 @@ DOWNLOADS: dict[str, tuple[Tree, dict[str, tuple[bytes, bytes, str]]]] = {
             "Finn_16": (b"", b"", "there is no notebook"),
             "Gus_17": (b"", b"", "onlinetext.html"),
             "Anna Meier_18": (b"her namesake", b"", "is named pixelcnn-Copy1.ipynb"),
+            "Default group": (b"a team", b"", ""),
         },
     ),
     "Moodle, beside one another": (
@@ -133,6 +135,9 @@ DOWNLOADS: dict[str, tuple[Tree, dict[str, tuple[bytes, bytes, str]]]] = {
             "osbornben_LATE_125_9005_weights.npz": b"v",
             "cid_126_9006_homework.zip": zipped({"pixelcnn.ipynb": b"cid"}),
             "dora_127_9007_report.pdf": b"%PDF",
+            "eve_128_text.html": b"see my mail",
+            "LATE_anon_x1y2z_9008_pixelcnn.ipynb": b"nobody",
+            "anon_9zz9z_9009_pixelcnn.ipynb": b"another",
         },
         {
             "meieranna_123": (b"anna", b"w", "weights-1.npz is taken for weights.npz"),
@@ -140,6 +145,9 @@ DOWNLOADS: dict[str, tuple[Tree, dict[str, tuple[bytes, bytes, str]]]] = {
             "osbornben_125": (b"ben", b"v", "handed in late, says Canvas"),
             "cid_126": (b"cid", b"", ""),
             "dora_127": (b"", b"", "report.pdf"),
+            "eve_128": (b"", b"", "text.html"),
+            "anon_x1y2z": (b"nobody", b"", "handed in late, says Canvas"),
+            "anon_9zz9z": (b"another", b"", ""),
         },
     ),
     "Blackboard": (
@@ -263,6 +271,11 @@ WHICH: dict[str, tuple[Tree, bytes, str]] = {
     "Colab's copy": ({"a.ipynb": b"old", "Kopie von pixelcnn.ipynb": b"new"}, b"new", "2 notebo"),
     "the nearer of two": ({"old/pixelcnn.ipynb": b"old", "pixelcnn.ipynb": b"new"}, b"new", "2 no"),
     "capitals": ({"PixelCNN.IPYNB": b"new"}, b"new", "is named"),
+    "a checkpoint beside an archive": (
+        {CHECKPOINT: b"old", "all.zip": zipped({"x/pixelcnn.ipynb": b"new"}), "weights.npz": b""},
+        b"new",
+        "",
+    ),
     "what other systems leave": (
         {"__MACOSX/._pixelcnn.ipynb": b"x", "~$pixelcnn.ipynb": b"x", "pixelcnn.ipynb": b"new"},
         b"new",
@@ -457,8 +470,8 @@ FAULTS: dict[str, tuple[str, Callable[[Path, pytest.MonkeyPatch], object]]] = {
         place({"bad.zip": zipped({"..\\x\\pixelcnn.ipynb": b"x"})}),
     ),
     "zips in one another": (
-        "not read: bad.zip/b.zip/c.zip",
-        place({"bad.zip": zipped({"b.zip": zipped({"c.zip": zipped({"pixelcnn.ipynb": b"x"})})})}),
+        "not read: bad.zip/b.zip/c.zip/d.zip",
+        place({"bad.zip": zipped({"b.zip": zipped({"c.zip": zipped({"d.zip": b"PK"})})})}),
     ),
     "many files": (
         "10001 files, the limit is 10000",
@@ -498,6 +511,7 @@ def test_what_is_no_archive_of_submissions_is_said(tmp_path: Path) -> None:
 # --- bounds -----------------------------------------------------------------------------------
 
 ZEROS = bytes(950_000)
+MANY = [f"{i}.ipynb" for i in range(150)]
 
 
 def lying(size: int, method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -534,7 +548,7 @@ BOMBS: dict[str, tuple[str, Callable[[], Tree]]] = {
         "60 notebooks",
         lambda: {"bad.zip": zipped({f"{i}.ipynb": ZEROS for i in range(60)})},
     ),
-    "overlapping": ("5000 notebooks", lambda: {"bad.zip": overlapping(5000)}),
+    "overlapping": ("400 notebooks", lambda: {"bad.zip": overlapping(400)}),
     "too large": ("2000000 bytes, the limit is", lambda: {"bad.zip": lying(2_000_000)}),
     "claims to be small": ("Bad CRC", lambda: {"bad.zip": lying(100)}),
     "bzip2, claims to be small": (
@@ -546,11 +560,11 @@ BOMBS: dict[str, tuple[str, Callable[[], Tree]]] = {
         lambda: {"bad.zip": zipped({f"{i}.zip": ZEROS for i in range(60)})},
     ),
     "an archive of archives of notebooks": (
-        "600 notebooks",
+        "480 notebooks",
         lambda: {
             "bad.zip": zipped(
                 dict.fromkeys(
-                    (f"{i}.zip" for i in range(10)),
+                    (f"{i}.zip" for i in range(8)),
                     zipped({f"{i}.ipynb": ZEROS for i in range(60)}),
                 )
             )
@@ -564,6 +578,14 @@ BOMBS: dict[str, tuple[str, Callable[[], Tree]]] = {
         "more than 5000000 bytes",
         lambda: {"bad.tar.bz2": bz2.compress(ZEROS) * 8},
     ),
+    "many files in many archives": (
+        "more than 500 files in all",
+        lambda: {
+            "bad.zip": zipped(
+                dict.fromkeys((f"{i}.zip" for i in range(4)), zipped(dict.fromkeys(MANY, b"")))
+            )
+        },
+    ),
     "sparse": ("1500000 bytes", lambda: {"bad.tar": sparse()}),
 }
 
@@ -574,6 +596,7 @@ def test_what_is_unpacked_is_bounded(
 ) -> None:
     """With limits of a twentieth, so that the bombs are made in no time."""
     monkeypatch.setattr(files, "LARGEST_SUM", files.LARGEST_SUM // 20)
+    monkeypatch.setattr(files, "MEMBERS", files.MEMBERS // 20)
     for suffix, limit in files.LIMITS.items():
         monkeypatch.setitem(files.LIMITS, suffix, limit // 20)
     said, make = BOMBS[case]

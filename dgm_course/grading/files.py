@@ -106,6 +106,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.left = LARGEST_SUM
+        self.files_left = MEMBERS
 
     def read(self, file: File) -> bytes:
         """The contents.
@@ -141,7 +142,7 @@ class Reader:
         """The files in an archive, whatever it is called.
 
         Raises:
-            OSError: as `read`.
+            OSError: as `read`, or if the archives hold too many files together.
         """
         data = self.read(archive)
         for start, what in FOREIGN.items():
@@ -149,21 +150,29 @@ class Reader:
                 raise OSError(f"{what}, which is not read: ask for a zip")
         try:
             if data.startswith(b"PK"):
-                return in_zip(io.BytesIO(data))
-            for start, unpack in UNPACK.items():
-                if data.startswith(start):
-                    with unpack(io.BytesIO(data)) as opened:
-                        data = self._count(opened, LARGEST_SUM)
-            return in_tar(data)
+                files = in_zip(io.BytesIO(data), most=MEMBERS)
+            else:
+                files = self._in_tar(data)
         except OSError:
             raise
         except Exception as error:  # as above
             raise OSError(f"damaged: {type(error).__name__}: {error}") from error
+        self.files_left -= len(files)
+        if self.files_left < 0:
+            raise OSError(f"more than {MEMBERS} files in all")
+        return files
+
+    def _in_tar(self, data: bytes) -> list[File]:
+        for start, unpack in UNPACK.items():
+            if data.startswith(start):
+                with unpack(io.BytesIO(data)) as opened:
+                    data = self._count(opened, LARGEST_SUM)
+        return in_tar(data)
 
 
 @lru_cache(maxsize=1)
 def _members_of(archive: Path, _changed: int) -> list[File]:
-    return in_zip(archive, folders=True, most=MANY, depth=DEPTH + 2)
+    return in_zip(archive, most=MANY, depth=DEPTH + 2, folders=True)
 
 
 def listing(archive: Path) -> list[File]:
@@ -251,7 +260,7 @@ def _not(name: str, why_not: str) -> File:
 
 
 def in_zip(
-    source: Path | io.BytesIO, *, folders: bool = False, most: int = MEMBERS, depth: int = DEPTH
+    source: Path | io.BytesIO, *, most: int, depth: int = DEPTH, folders: bool = False
 ) -> list[File]:
     """The files in a zip archive; with ``folders`` also these, as files that are not to be read.
 
@@ -264,8 +273,8 @@ def in_zip(
     if len(members) > most:
         raise OSError(f"{len(members)} files, the limit is {most}")
 
-    def copy(source: io.BytesIO) -> IO[bytes]:
-        return io.BytesIO(source.getvalue())
+    def raw_file() -> IO[bytes]:
+        return open(source, "rb") if isinstance(source, Path) else io.BytesIO(source.getvalue())
 
     def file(member: zipfile.ZipInfo) -> File:
         is_file = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG)
@@ -276,11 +285,7 @@ def in_zip(
             why_not = FOLDER
 
         def packed() -> Iterator[bytes]:
-            with (
-                open(source, "rb")
-                if isinstance(source, Path)
-                else io.BytesIO(source.getvalue()) as raw
-            ):
+            with raw_file() as raw:
                 raw.seek(member.header_offset + 26)
                 raw.seek(sum(struct.unpack("<HH", raw.read(4))), os.SEEK_CUR)
                 yield from pieces(raw, min(member.compress_size, LARGEST_ARCHIVE))

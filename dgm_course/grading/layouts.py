@@ -7,15 +7,16 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
-# How learning platforms name what they give to download: a student's folders (Moodle's, the
-# exchange of nbgrader), or files of all students beside one another.
+# How learning platforms name the folders or files of a student in what they give to download
+# (Moodle 4's mod/assign/classes/downloader.php, Canvas's lib/content_zipper.rb).
 LAYOUTS = [
     re.compile(pattern)
     for pattern in (
         # Moodle: Anna Meier_1234567_assignsubmission_file_/pixelcnn.ipynb, or without the slash
-        r"(?P<student>.+?_\d+)_assignsubmission_[a-z]+(?:_(?P<file>.*))?",
-        # Canvas: meieranna_LATE_12345_6789012_pixelcnn-1.ipynb
-        r"(?P<name>.+?)(?P<late>_LATE)?(?P<id>_\d+)_\d+_(?P<file>.+)",
+        r"(?P<student>.+?)_assignsubmission_[a-z]+(?:_(?P<file>.*))?",
+        # Canvas: meieranna_LATE_12345_6789012_pixelcnn-1.ipynb, or without names
+        r"(?P<late>LATE_)?(?P<student>anon_[^_]+)_(?:\d+_(?P<file>.+)|(?:text|link)\.html)",
+        r"(?P<name>.+?)(?P<late>_LATE)?(?P<id>_\d+)_(?:\d+_(?P<file>.+)|(?:text|link)\.html)",
         # Blackboard: Homework 1_ameier_attempt_2024-05-03-23-58-01_pixelcnn.ipynb
         r"(?:.*?_)?(?P<student>[^_]+)_attempt_(?P<attempt>\d{4}(?:-\d\d){5})_?(?P<file>.+)",
     )

@@ -31,7 +31,7 @@ from dgm_course.grading.layouts import is_several, layout, plain
 from dgm_course.grading.notebook import Cell
 
 WEIGHTS = "weights.npz"  # what is passed on beside the notebook
-NESTED = 2  # archives in one another
+NESTED = 3  # archives in one another
 LATE = "handed in late, says Canvas"
 OURS = {"run.json", "results", "feedback", "by_hand", "grades.csv", "report.html"}
 
@@ -100,7 +100,8 @@ def find(source: Path, name: str = "") -> tuple[list[Entry], list[str]]:
         elif is_folder or suffix not in ("", ".npz"):
             student, attempt = top if is_folder else top[: -len(suffix)], top
         else:
-            others.append(top)
+            is_link = os.path.islink(source / within / top)
+            others.append(f"{top} (a link)" if is_link else top)
             continue
         attempts = found.setdefault(student, {})
         attempts.setdefault(attempt, []).append((within + top, inside))
@@ -225,7 +226,7 @@ def read(entry: Entry, name: str) -> HandedIn:
     """
     bag, wanted = _Bag(entry), f"{name}.ipynb"
     for _ in range(NESTED):
-        if not (bag.ranked(wanted) and bag.ranked(WEIGHTS)):
+        if not (bag.has(wanted) and bag.has(WEIGHTS)):
             bag.unpack()
     if is_several(part for file in bag.files for part in PurePosixPath(file.name).parts[:3]):
         raise Unreadable("the submissions of several students: grade this download by itself")
@@ -276,6 +277,9 @@ class _Bag:
                 self._refuse(archive, str(error))
             else:
                 self._add([replace(file, name=f"{archive.name}/{file.name}") for file in found])
+
+    def has(self, wanted: str) -> bool:
+        return any(not file.is_checkpoint for file in self.ranked(wanted))
 
     def ranked(self, wanted: str, beside: File | None = None) -> list[File]:
         """What a name may mean, the likeliest first: any notebook, or weights named alike."""
