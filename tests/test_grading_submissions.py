@@ -45,10 +45,10 @@ def zipped(tree: Tree, method: int = zipfile.ZIP_DEFLATED) -> bytes:
     return file.getvalue()
 
 
-def tarred(tree: Tree) -> bytes:
+def tarred(tree: Tree, *again: tuple[str, bytes]) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
-        for name, data in tree.items():
+        for name, data in [*tree.items(), *again]:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
@@ -312,6 +312,24 @@ def test_weights_beside_the_notebook_count(tmp_path: Path) -> None:
     assert only(tree, tmp_path)[:2] == (b"n", b"new")
     other = {"a/pixelcnn.ipynb": b"n", "a/weights.zip": zipped({"weights.npz": b"w"})}
     assert only(other, tmp_path / "2")[:2] == (b"n", b"w")
+
+
+def test_of_equal_names_in_an_archive_the_last_counts(tmp_path: Path) -> None:
+    tree = {"PK/pixelcnn.ipynb": b"old", "PK/weights.npz": b"old"}
+    again = ("PK/pixelcnn.ipynb", b"new"), ("PK/weights.npz", b"new")
+    notebook, weights, said = only({"anna.tar": tarred(tree, *again)}, tmp_path)
+    assert (notebook, weights) == (b"new", b"new")
+    assert "2 notebooks" in said
+
+
+def test_names_in_a_download_that_lead_outside_are_nobodys(tmp_path: Path) -> None:
+    names = ["/etc/pixelcnn.ipynb", "../x/pixelcnn.ipynb", "anna/../ben/pixelcnn.ipynb"]
+    tree = {**dict.fromkeys(names, b"bad"), "ben/pixelcnn.ipynb": b"ben"}
+    (tmp_path / "all").write_bytes(zipped(tree))
+    found = all_of(tmp_path / "all")
+    assert found.pop("ben") == (b"ben", b"", "")
+    assert {name: one[0] for name, one in found.items()} == {"etc": b"", "..": b"", "anna": b""}
+    assert all("leads outside" in said for _, _, said in found.values())
 
 
 # --- who is a student -------------------------------------------------------------------------

@@ -149,7 +149,7 @@ class Reader:
             if data.startswith(start):
                 raise OSError(f"{what}, which is not read: ask for a zip")
         try:
-            if data.startswith(b"PK"):
+            if data.startswith((b"PK\3\4", b"PK\5\6")):
                 files = in_zip(io.BytesIO(data), most=MEMBERS)
             else:
                 files = self._in_tar(data)
@@ -331,5 +331,5 @@ def _members(files: list[File], depth: int) -> list[File]:
         if ".." in path.parts or path.is_absolute():
             why_not = "its name leads outside"
         if not is_litter(path):
-            kept.append(replace(file, name=str(path), why_not=why_not))
+            kept.append(replace(file, name=str(path).lstrip("/"), why_not=why_not))
     return kept
