@@ -233,13 +233,15 @@ def test_a_download_is_read_as_it_is(platform: str, form: str, tmp_path: Path) -
 
 
 def test_a_download_among_other_submissions_is_nobodys(tmp_path: Path) -> None:
-    download = zipped(
-        {f"Anna_1{MOODLE}/pixelcnn.ipynb": b"a", f"Ben_2{MOODLE}/pixelcnn.ipynb": b"b"}
-    )
-    found = all_of(write({"anna/pixelcnn.ipynb": b"anna", "course.zip": download}, tmp_path))
+    names = [f"{student}{MOODLE}/pixelcnn.ipynb" for student in ("Anna_1", "Ben_2")]
+    download = zipped(dict.fromkeys(names, b"x"))
+    tree = {"anna/pixelcnn.ipynb": b"anna", "course.zip": download}
+    tree |= {f"course 2/{name}": b"x" for name in names}
+    found = all_of(write(tree, tmp_path))
     assert found["anna"] == (b"anna", b"", "")
     assert "several students" in found["course"][2]
-    assert len(found) == 2
+    assert "several students" in found["course 2"][2]
+    assert len(found) == 3
 
 
 # --- which notebook ---------------------------------------------------------------------------
@@ -348,7 +350,8 @@ def test_results_of_a_run_and_litter_are_no_students(tmp_path: Path) -> None:
     litter = ["__MACOSX/x.ipynb", ".ipynb_checkpoints/x.ipynb", "Thumbs.db", "desktop.ini"]
     litter += ["~$x.ipynb", ".DS_Store", "@eaDir/x.ipynb", "lost+found/", ".git/x.ipynb"]
     tree |= dict.fromkeys(litter, b"")
-    tree |= {"anna/pixelcnn.ipynb": b"", "anna/results/x.json": b"", "results/pixelcnn.ipynb": b""}
+    own = ["anna/pixelcnn.ipynb", "anna/results/x.json", "anna/run.json", "results/pixelcnn.ipynb"]
+    tree |= dict.fromkeys(own, b"")
     entries, others = find(write({**tree, "students.csv": b""}, tmp_path))
     assert [entry.student for entry in entries] == ["anna", "results"]
     ran = [f"{name} (results of a run)" for name in ("begun", "grades", "old")]
@@ -498,18 +501,21 @@ FAULTS: dict[str, tuple[str, Callable[[Path, pytest.MonkeyPatch], object]]] = {
 }
 
 
+@pytest.mark.parametrize("beside", [["anna"], []])
 @pytest.mark.parametrize("case", FAULTS)
 def test_a_fault_is_one_students(
-    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: str, beside: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said, make = FAULTS[case]
-    top = write({"anna/pixelcnn.ipynb": b"anna"}, tmp_path / "all")
+    top = tmp_path / "all"
+    top.mkdir()
+    write({f"{name}/pixelcnn.ipynb": b"anna" for name in beside}, top)
     make(top, monkeypatch)
     found = all_of(top)
-    assert found["anna"] == (b"anna", b"", "")
-    assert found["bad"][0] == b""
-    assert said in found["bad"][2]
-    assert len(found) == 2
+    notebook, _, why = found.pop("bad")
+    assert notebook == b""
+    assert said in why
+    assert found == dict.fromkeys(beside, (b"anna", b"", ""))
 
 
 def test_a_name_that_is_no_utf_8_is_one_students(tmp_path: Path) -> None:
@@ -647,14 +653,16 @@ def test_other_ways_to_pack_are_read(method: int, tmp_path: Path) -> None:
 
 BEFORE: Tree = {
     f"Anna_1{MOODLE}/pixelcnn.ipynb": b"a",
+    f"Anna_1{MOODLE}/x.ipynb": b"a",
     f"Ben_2{MOODLE}/all.zip": zipped({"b": b""}),
 }
-CHANGES: dict[str, tuple[set[str], Tree]] = {
+CHANGES: dict[str, tuple[set[str], Mapping[str, bytes | None]]] = {
     "the notebook": ({"Anna_1"}, {f"Anna_1{MOODLE}/pixelcnn.ipynb": b"b"}),
     "its size": ({"Anna_1"}, {f"Anna_1{MOODLE}/pixelcnn.ipynb": b"aa"}),
     "weights": ({"Anna_1"}, {f"Anna_1{MOODLE}/weights.npz": b"w"}),
     "a file that is not read": ({"Anna_1"}, {f"Anna_1{MOODLE}/note.txt": b""}),
     "an archive": ({"Ben_2"}, {f"Ben_2{MOODLE}/all.zip": zipped({"c": b""})}),
+    "its name": ({"Anna_1"}, {f"Anna_1{MOODLE}/x.ipynb": None, f"Anna_1{MOODLE}/y.ipynb": b"a"}),
     "another student": (set(), {f"Cid_3{MOODLE}/pixelcnn.ipynb": b"a"}),
     "litter": (set(), {f"Anna_1{MOODLE}/.DS_Store": b"a", f"Anna_1{MOODLE}/Thumbs.db": b"a"}),
 }
@@ -667,7 +675,8 @@ def test_a_digest_changes_with_what_is_handed_in(
 ) -> None:
     monkeypatch.setattr(files.Reader, "read", lambda *_: pytest.fail("unpacked"))
     digests = []
-    for i, tree in enumerate([BEFORE, {**BEFORE, **CHANGES[case][1]}]):
+    for i, changed in enumerate([BEFORE, {**BEFORE, **CHANGES[case][1]}]):
+        tree = {name: data for name, data in changed.items() if data is not None}
         source = tmp_path / f"{i}"
         if form == "folder":
             write(tree, source)
