@@ -278,6 +278,11 @@ WHICH: dict[str, tuple[Tree, bytes, str]] = {
         b"new",
         "",
     ),
+    "pictures named as on Canvas": (
+        {"pixelcnn.ipynb": b"new", "loss_10_20_a.png": b"", "error_10_20_a.png": b""},
+        b"new",
+        "not read: error_10_20_a.png, loss_10_20_a.png",
+    ),
     "what other systems leave": (
         {"__MACOSX/._pixelcnn.ipynb": b"x", "~$pixelcnn.ipynb": b"x", "pixelcnn.ipynb": b"new"},
         b"new",

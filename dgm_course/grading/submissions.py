@@ -228,9 +228,10 @@ def read(entry: Entry, name: str) -> HandedIn:
     for _ in range(NESTED):
         if not (bag.has(wanted) and bag.has(WEIGHTS)):
             bag.unpack()
-    if is_several(part for file in bag.files for part in PurePosixPath(file.name).parts[:3]):
+    notebooks = bag.ranked(wanted)
+    if is_several(part for file in notebooks for part in PurePosixPath(file.name).parts):
         raise Unreadable("the submissions of several students: grade this download by itself")
-    notebook = bag.first(bag.ranked(wanted))
+    notebook = bag.first(notebooks)
     if notebook is None:
         raise Unreadable("; ".join(["there is no notebook (*.ipynb)", *bag.notes()]))
     file, contents = notebook
@@ -307,7 +308,7 @@ class _Bag:
             self._taken |= {other.name for other in files}
             others = [other.name for other in files[i + 1 :] if not other.is_checkpoint]
             if file.is_checkpoint:
-                said = f"{some([file.name])} is Jupyter's own copy, and there is no other"
+                said = f"{some([file.name])} is Jupyter's own copy, and no other can be read"
                 self._said.append(f"{said}; needs a look")
             elif others:
                 what = "notebooks" if file.suffix == ".ipynb" else "files of weights"
