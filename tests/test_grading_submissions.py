@@ -203,6 +203,7 @@ DOWNLOADS: dict[str, tuple[Tree, dict[str, tuple[bytes, bytes, str]]]] = {
 }
 
 
+RUN: Tree = {"students.csv": b"", "grades/run.json": b"{}", "grades/results/a.json": b"{}"}
 FORMS = {
     "folder": lambda tree, at: write(tree, at),
     "zip": lambda tree, at: at.write_bytes(zipped(tree)),
@@ -212,8 +213,8 @@ FORMS = {
 }
 # In these forms a download is known by its names; others look as one student's there.
 WITHIN = {
-    "folder in a folder": lambda tree, at: write(tree, at / "course-1"),
-    "zip in a folder": lambda tree, at: write({"c.zip": zipped(tree), "students.csv": b""}, at),
+    "folder in a folder": lambda tree, at: write(RUN, write(tree, at / "course-1").parent),
+    "zip in a folder": lambda tree, at: write({"c.zip": zipped(tree), **RUN}, at),
 }
 CASES = [(name, form) for name in DOWNLOADS for form in FORMS]
 CASES += [(name, form) for name in ("Moodle, in folders", "Canvas") for form in WITHIN]
@@ -540,7 +541,7 @@ def test_what_is_no_archive_of_submissions_is_said(tmp_path: Path) -> None:
 # --- bounds -----------------------------------------------------------------------------------
 
 ZEROS = bytes(950_000)
-MANY = [f"{i}.ipynb" for i in range(150)]
+MANY = [f"{i}.ipynb" for i in range(240)]
 
 
 def lying(size: int, method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -614,6 +615,10 @@ BOMBS: dict[str, tuple[str, Callable[[], Tree]]] = {
                 dict.fromkeys((f"{i}.zip" for i in range(4)), zipped(dict.fromkeys(MANY, b"")))
             )
         },
+    ),
+    "a long name before many": (
+        "its name has 60004 characters, the limit is 500",
+        lambda: {"bad.zip": zipped({f"{'x' * 60_000}.zip": zipped(dict.fromkeys(MANY, b""))})},
     ),
     "sparse": ("1500000 bytes", lambda: {"bad.tar": sparse()}),
 }

@@ -28,6 +28,7 @@ LARGEST_ARCHIVE = LARGEST + LARGEST_FILE  # bytes of an archive, packed
 LARGEST_SUM = 100_000_000  # bytes that are read for one submission, all together
 MEMBERS = 10_000  # files of a folder with those below it, or of an archive
 MANY = 50_000  # files of all submissions in one archive
+LONGEST_NAME = 500  # characters; those of an archive stand before each of its files
 DEPTH = 4  # names in a path, its file's included
 PIECE = 1 << 16  # bytes that are read at a time
 ARCHIVES = (
@@ -326,8 +327,10 @@ def _members(files: list[File], depth: int) -> list[File]:
     """With names as those of paths, without litter; of equal names the last one comes first."""
     kept = []
     for file in reversed(files):
-        path = PurePosixPath(file.name.replace("\\", "/"))
+        path = PurePosixPath(file.name[:LONGEST_NAME].replace("\\", "/"))
         why_not = file.why_not or ("too deep" if len(path.parts) > depth else "")
+        if len(file.name) > LONGEST_NAME:
+            why_not = f"its name has {len(file.name)} characters, the limit is {LONGEST_NAME}"
         if ".." in path.parts or path.is_absolute():
             why_not = "its name leads outside"
         if not is_litter(path):

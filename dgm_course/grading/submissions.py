@@ -94,7 +94,7 @@ def find(source: Path, name: str = "") -> tuple[list[Entry], list[str]]:
         if named := layout(top):
             student, attempt, inside = named.student, named.attempt, named.file or inside
             late |= {student} if named.late else set()
-        elif is_folder and _is_output(top, tops, files_of(source, ((within + top, ""),))):
+        elif is_folder and _is_output(source, within, top, tops):
             others.append(f"{top} (results of a run)")
             continue
         elif is_folder or suffix not in ("", ".npz"):
@@ -135,7 +135,11 @@ def _tops(source: Path, within: str) -> dict[str, bool]:
 def _start(source: Path, within: str = "", below: int = 2) -> tuple[Path, str] | None:
     """Where a platform's download begins: there, or in the one folder or zip that lies there."""
     tops = _tops(source, within)
-    candidates = [top for top, is_folder in tops.items() if is_folder or suffix_of(top)]
+    candidates = [
+        top
+        for top, is_folder in tops.items()
+        if (not _is_output(source, within, top, tops) if is_folder else suffix_of(top))
+    ]
     if candidates and all(map(layout, candidates)):
         return source, within
     if len(candidates) != 1 or not below:
@@ -158,8 +162,9 @@ def _wrapping(source: Path) -> str:
     return f"{tops[0][0]}/" if wraps else ""
 
 
-def _is_output(top: str, beside: Iterable[str], files: list[File]) -> bool:
+def _is_output(source: Path, within: str, top: str, beside: Iterable[str]) -> bool:
     """Whether a folder was made by a run of the grader, or is a part of what one made."""
+    files = files_of(source, ((within + top, ""),))
     own = {file.name.partition("/")[0] for file in files}
     made = [own, {*beside}] if top in OURS else [own]
     is_made = any("run.json" in names or len(names & OURS) > 1 for names in made)
