@@ -108,7 +108,7 @@ class Batch:
                 wait(list(running), timeout=0.5)
                 now = running_time()
                 for sentinel, (process, entry, start) in list(running.items()):
-                    if now - start > 1.5 * self.limits.seconds_in_all + 120:
+                    if now - start > 3 * self.limits.seconds_in_all + 120:
                         process.kill()
                     if not process.is_alive():
                         del running[sentinel]

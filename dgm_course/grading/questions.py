@@ -101,7 +101,7 @@ class Student:
         files = [[name, np.frombuffer(data, np.uint8)] for name, data in self.files.items()]
         running: int | None = None
         sandbox = self._running()
-        sandbox.said()  # what is printed counts for each question by itself
+        sandbox.fresh()  # what is printed counts for each question by itself
         try:
             seconds = self.limits.seconds
             sandbox.send(
