@@ -124,11 +124,16 @@ def load_results(out: Path, assignment: Assignment) -> list[dict[str, Any]]:
             results.append(read_result(path))
         except (OSError, ValueError) as error:
             why = f"{error}; grade it again"
-            student, _, attempt = path.stem.partition("@")
-            entry = Entry(unquote(student), unquote(attempt), path)
+            entry = Entry(*_names(path.stem), path)
             broken = unfinished(assignment, entry, 0, False, why)
             results.append(broken | {"status": "unreadable"})
     return sorted(results, key=lambda result: (result["student"], result["attempt"]))
+
+
+def _names(file: str) -> tuple[str, str]:
+    """The student and the attempt of `file_name`; of names that are too long a part."""
+    student, attempt = (part.partition("=")[0] for part in (file.partition("@")[::2]))
+    return unquote(student), unquote(attempt)
 
 
 def set_aside(out: Path, entries: list[Entry], folder: str, add: bool) -> None:
@@ -167,7 +172,7 @@ def set_aside(out: Path, entries: list[Entry], folder: str, add: bool) -> None:
             f"{out} holds the results of {other}, and none of these is in {folder}: give --add "
             "if it is another part of the class, or another --out"
         )
-    twice = sorted(p.stem for p in here & {*elsewhere} if Path(elsewhere[p]).is_dir())
+    twice = sorted(p.stem for p in here & {*elsewhere} if Path(elsewhere[p]).exists())
     if add and twice:
         raise ValueError(
             f"expected with --add each submission in one folder, got {', '.join(twice[:20])} "
@@ -193,7 +198,7 @@ def aside(out: Path, assignment: Assignment, graded: set[str]) -> list[str]:
         to = out / "set_aside" / path.relative_to(out)
         to.parent.mkdir(parents=True, exist_ok=True)
         _move(path, to)
-    return [unquote(name).replace("@", "/") for name in names]
+    return ["/".join(filter(None, _names(name))) for name in names]
 
 
 def _move(path: Path, to: Path) -> None:

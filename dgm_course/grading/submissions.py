@@ -33,7 +33,7 @@ from dgm_course.grading.notebook import Cell
 WEIGHTS = "weights.npz"  # what is passed on beside the notebook
 NESTED = 3  # archives in one another
 LATE = "handed in late, says Canvas"
-OURS = {"run.json", "results", "feedback", "by_hand", "grades.csv", "report.html"}
+OURS = {"run.json", "results", "set_aside", "feedback", "by_hand", "grades.csv", "report.html"}
 
 
 class Unreadable(ValueError):
