@@ -210,3 +210,59 @@ def test_its_mistakes_are_named_with_their_lines(row: str, message: str, tmp_pat
     path.write_text(f"student_id;days_late;timestamp\n\nbob;1,5;\n{row}\n")
     with pytest.raises(ValueError, match=message):
         report.read_students(path)
+
+
+# --- what else a person writes in -----------------------------------------------------------------
+
+
+def answered(text: str) -> list[dict[str, object]]:
+    one = result("ann")
+    return [one | {"written": [one["written"][0] | {"text": text}]}]
+
+
+def test_notes_in_an_answer_or_a_rubric_stay(assignment: Assignment, tmp_path: Path) -> None:
+    folder = tmp_path / "by_hand" / "answer-4"
+    by_hand.hand_out(assignment, answered("first"), tmp_path)
+    rubric, answer = folder / "RUBRIC.txt", folder / "ann.txt"
+    for path in (rubric, answer):
+        path.write_text(path.read_text() + "my own note")
+    own = rubric.read_text()
+    by_hand.hand_out(assignment, answered("first"), tmp_path)
+    assert rubric.read_text() == own
+    assert answer.read_text() == "first\nmy own note"
+    by_hand.hand_out(assignment, answered("second"), tmp_path)
+    assert answer.read_text() == "second\n"
+    assert (folder / "ann (before 1).txt").read_text() == "first\nmy own note"
+    by_hand.hand_out(assignment, answered("third"), tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "RUBRIC.txt",
+        "ann (before 1).txt",
+        "ann.txt",
+    ]
+
+
+@pytest.mark.parametrize("damage", [None, "", "null", '{"texts": []}'])
+def test_points_for_a_text_that_has_changed_are_named(
+    damage: str | None, assignment: Assignment, tmp_path: Path
+) -> None:
+    by_hand.hand_out(assignment, answered("first"), tmp_path)
+    table = tmp_path / "by_hand" / "scores.csv"
+    table.write_text(table.read_text().replace("2,,", "2,1,"))
+    assert by_hand.hand_out(assignment, answered("first"), tmp_path) == []
+    for _ in range(2):  # until a person says something else
+        (named,) = by_hand.hand_out(assignment, answered("second"), tmp_path)
+        assert named.startswith("ann: answer-4 has changed since it was graded by hand")
+    if damage is not None:
+        (tmp_path / "by_hand" / "handed_out.json").write_text(damage)
+        by_hand.hand_out(assignment, answered("second"), tmp_path)
+    table.write_text(table.read_text().replace("2,1,", "2,1,still"))
+    assert by_hand.hand_out(assignment, answered("second"), tmp_path) == []
+
+
+def test_points_filled_in_just_before_the_text_changed_are_named(
+    assignment: Assignment, tmp_path: Path
+) -> None:
+    by_hand.hand_out(assignment, answered("first"), tmp_path)
+    table = tmp_path / "by_hand" / "scores.csv"
+    table.write_text(table.read_text().replace("2,,", "2,1,"))
+    assert len(by_hand.hand_out(assignment, answered("second"), tmp_path)) == 1

@@ -2,20 +2,26 @@
 
 ``by_hand/TASK/STUDENT.txt`` holds the answers and ``by_hand/TASK/RUBRIC.txt`` what to look for;
 ``by_hand/scores.csv`` has a row for each answer, to be filled in. Rows are added to it, and nothing
-else in it is ever changed.
+else in it is ever changed. A text in which a person has written stays as it is, or, if there is
+another one to hand out, beside it. ``by_hand/handed_out.json`` remembers what was written, and
+which answer points were given for.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import count
 from math import inf
 from pathlib import Path
+from typing import Any
 
 from dgm_course.grading.grade import Assignment
 from dgm_course.grading.report import Result, key_of
-from dgm_course.grading.results import file_name, write_whole
+from dgm_course.grading.results import file_name, write_whole, wrong_in
 from dgm_course.grading.tables import (
     Table,
     clean,
@@ -43,33 +49,77 @@ class Row:
 
 def hand_out(
     assignment: Assignment, results: list[Result], out: Path, write: Write = write_whole
-) -> None:
-    """Write what is to be graded by hand.
+) -> list[str]:
+    """Write what is to be graded by hand; the answers that have changed since they were graded.
 
     Raises:
         ValueError: if the table of points is not understood; then nothing is written.
     """
-    folder = out / "by_hand"
+    folder, changed, new = out / "by_hand", [], {}
     table, rows = _read(folder / "scores.csv", assignment)
+    before = _handed_out(folder)
+    texts, graded = dict(before["texts"]), dict(before["graded"])
+
+    def put(name: str, text: str) -> None:
+        texts[name] = _digest(text)
+        here = _text(folder / name)
+        is_edited = here is not None and _digest(here) != before["texts"].get(name)
+        if here == text or (is_edited and texts[name] == before["texts"].get(name)):
+            return
+        if is_edited:
+            path = folder / name
+            free = (path.with_name(f"{path.stem} (before {n}).txt") for n in count(1))
+            write(next(kept for kept in free if not kept.exists()), here or "")
+        write(folder / name, text)
+
     for task in assignment.written:
         rubric = MARKERS.sub("", task.source).strip()
-        write(folder / task.grade_id / "RUBRIC.txt", f"{task.points} points\n\n{rubric}\n")
-    new = {}
+        put(f"{task.grade_id}/RUBRIC.txt", f"{task.points} points\n\n{rubric}\n")
     for result in results:
         for task in result["written"]:
             if task["empty"]:
                 continue
-            name = f"{file_name(result['student'], result['attempt'])}.txt"
-            write(folder / task["id"] / name, printable(task["text"]) + "\n")
+            name = f"{task['id']}/{file_name(result['student'], result['attempt'])}.txt"
+            put(name, printable(task["text"]) + "\n")
             key = key_of(result), task["id"]
-            if key not in rows:
+            if (row := rows.get(key)) is None:
                 cells = (*key, str(task["out_of"]), "", "")
                 new[key] = dict(zip(COLUMNS, cells, strict=True))
+            elif row.points is not None:
+                given, last = [row.points, row.comment], graded.get(name, [])
+                if last[:2] != given:  # for the text that was there until now
+                    graded[name] = [*given, before["texts"].get(name, texts[name])]
+                if graded[name][2] != texts[name]:
+                    what = "has changed since it was graded by hand: change its points or comment"
+                    changed.append(f"{key[0]}: {key[1]} {what}")
     added = [new[key] for key in sorted(new)]
     if table is None:
         write(folder / "scores.csv", csv_text(COLUMNS, added))
     elif added:
         write(folder / "scores.csv", table.with_rows(added))
+    write(folder / "handed_out.json", json.dumps({"texts": texts, "graded": graded}, indent=1))
+    return changed
+
+
+def _handed_out(folder: Path) -> dict[str, dict[str, Any]]:
+    """What was handed out and graded until now, as far as it is known."""
+    nothing: dict[str, dict[str, Any]] = {"texts": {}, "graded": {}}
+    try:
+        known = json.loads((folder / "handed_out.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return nothing
+    return nothing if wrong_in(known, nothing) else known
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except OSError:
+        return None
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode(errors="replace")).hexdigest()
 
 
 def take_back(

@@ -152,8 +152,8 @@ def _report(
     try:
         rows = reporting.read_students(students) if students else {}
         points, comments = by_hand.take_back(out, source)
-        by_hand.hand_out(source, results, out, write)
-        remarks = by_hand.strangers(out, source, results)
+        remarks = by_hand.hand_out(source, results, out, write)
+        remarks += by_hand.strangers(out, source, results)
     except (ValueError, OSError) as error:
         raise click.ClickException(printable(str(error))) from error
     made = reporting.grades(results, rows, points)
