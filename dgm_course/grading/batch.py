@@ -191,13 +191,13 @@ def run_seed(out: Path, assignment: str, given: int | None) -> int:
             write_whole(path, text)
         else:
             draft = out / f".run.json.{os.getpid()}"
-            draft.write_text(text)
             try:
+                draft.write_text(text)
                 os.link(draft, path)  # fails if another shard was first
             except FileExistsError:
                 pass
             finally:
-                draft.unlink()
+                draft.unlink(missing_ok=True)
         run = json.loads(path.read_text())
     if run["assignment"] != assignment:
         raise ValueError(f"{out} holds grades of {run['assignment']}, not of {assignment}")

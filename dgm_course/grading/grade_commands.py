@@ -153,12 +153,11 @@ def _report(
         rows = reporting.read_students(students) if students else {}
         points, comments = by_hand.take_back(out, source)
         remarks = by_hand.hand_out(source, results, out, write)
-        remarks += by_hand.strangers(out, source, results)
+        remarks += by_hand.strangers(out, source, results) + reporting.versions(results)
+        made = reporting.grades(results, rows, points)
+        aside = stored.aside(out, source, {stored.file_name(grade.student) for grade in made})
     except (ValueError, OSError) as error:
         raise click.ClickException(printable(str(error))) from error
-    made = reporting.grades(results, rows, points)
-    aside = stored.aside(out, source, {stored.file_name(grade.student) for grade in made})
-    remarks += reporting.versions(results)
     write(out / "grades.csv", reporting.grades_csv(made, source.name))
     for grade in made:
         page = pages.feedback(grade, comments)

@@ -20,7 +20,7 @@ from dgm_course.grading.walls import (
     python,
 )
 
-KEPT_OUTPUT = 4_000  # bytes of what a question printed
+KEPT_OUTPUT = 4_000  # bytes of what a question printed last
 
 
 LEAST_MORE = 0.05  # seconds that are worth waiting for
@@ -163,7 +163,7 @@ class Sandbox:
         if not part:
             self._selector.unregister(self._err)
         self.printed += len(part)
-        self._said += part[: max(0, KEPT_OUTPUT - len(self._said))]
+        self._said = (self._said + part)[-KEPT_OUTPUT:]
         if self.printed > self.limits.output:
             raise Ended("over the limit", f"it printed over {self.limits.output} bytes")
 
@@ -198,7 +198,7 @@ class Sandbox:
         return f"; it said: {said[-300:]}" if said else ""
 
     def said(self) -> str:
-        """The beginning of what was printed since the last time."""
+        """The end of what was printed since the last time."""
         text = self._said.decode(errors="replace")
         self.printed, self._said = 0, bytearray()
         return text
