@@ -322,6 +322,37 @@ def test_a_folder_in_a_files_place_is_named(place: str, course: Class) -> None:
     assert place.rpartition("/")[2] in refused.output
 
 
+def test_a_table_that_is_open_elsewhere_is_named_and_the_grades_are_made(
+    course: Class, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows refuses to replace a file that a spreadsheet has open."""
+    replace = os.replace
+
+    def refuse(path: Path, to: Path) -> None:
+        if Path(to).name == "scores.csv":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        replace(path, to)
+
+    course.hand_in("dan")
+    before = (course.out / "by_hand" / "scores.csv").read_bytes()
+    monkeypatch.setattr(os, "replace", refuse)
+    done = course("grade")
+    assert done.exit_code == 1
+    assert "scores.csv cannot be written: Permission denied; is it open" in done.output
+    assert (course.out / "by_hand" / "scores.csv").read_bytes() == before
+    assert course.in_grades() == ["ann", "bob", "cid", "dan"]
+
+
+@pytest.mark.parametrize("place", ["set_aside", "feedback", "by_hand/answer-4"])
+def test_a_file_in_a_folders_place_is_named(place: str, course: Class) -> None:
+    shutil.rmtree(course.out / place, ignore_errors=True)
+    (course.out / place).write_text("")
+    withdrawn(course)
+    refused = course("grade")
+    assert refused.exit_code == 1
+    assert place in refused.output
+
+
 def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

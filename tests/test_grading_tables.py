@@ -170,6 +170,20 @@ def test_a_name_that_would_be_a_formula_is_found_again(
     assert points == dict(zip(((key, "answer-4") for key in keys), (1, 2), strict=True))
 
 
+def test_a_number_without_its_zeros_is_found_again(
+    scores: Scores, assignment: Assignment, tmp_path: Path
+) -> None:
+    path = scores(f"{COLUMNS}\n7,answer-4,2,1,\n8,answer-4,2,2,\n90,answer-4,2,0,\n".encode())
+    before, out = path.read_bytes(), tmp_path / "out"
+    results = [result(student) for student in ("007", "8", "090", "0090")]
+    points, _ = by_hand.take_back(out, assignment, results)
+    assert points == {("007", "answer-4"): 1, ("8", "answer-4"): 2, ("90", "answer-4"): 0}
+    (stranger,) = by_hand.strangers(out, assignment, results)
+    assert "line 4: 90 has no answer-4" in stranger  # whose of two it is is not guessed
+    by_hand.hand_out(assignment, results[:2], out)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [("1", 1), ("0", 0), ("1.5", 1.5), ("1,50", 1.5), (",5", 0.5), ("2.", 2), ("1,5E+00", 1.5)],

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import count
@@ -56,7 +56,7 @@ def hand_out(
         ValueError: if the table of points is not understood; then nothing is written.
     """
     folder, changed, new = out / "by_hand", [], {}
-    table, rows = _read(folder / "scores.csv", assignment)
+    table, rows = _read(folder / "scores.csv", assignment, results)
     before = _handed_out(folder)
     texts, graded = dict(before["texts"]), dict(before["graded"])
 
@@ -123,18 +123,19 @@ def _digest(text: str) -> str:
 
 
 def take_back(
-    out: Path, assignment: Assignment | None = None
+    out: Path, assignment: Assignment | None = None, results: Sequence[Result] = ()
 ) -> tuple[dict[Key, float], dict[Key, str]]:
     """The points that are filled in, and the comments.
 
     Args:
         assignment: says how many points there are for a task; else the table does.
+        results: say whose number a spreadsheet has written without its zeros.
 
     Raises:
         ValueError: if points are no number or more than there are, or two rows of one answer
             differ.
     """
-    _, rows = _read(out / "by_hand" / "scores.csv", assignment)
+    _, rows = _read(out / "by_hand" / "scores.csv", assignment, results)
     points = {key: row.points for key, row in rows.items() if row.points is not None}
     return points, {key: row.comment for key, row in rows.items() if row.comment}
 
@@ -142,8 +143,8 @@ def take_back(
 def strangers(out: Path, assignment: Assignment, results: list[Result]) -> list[str]:
     """Rows that are filled in and belong to no answer that there is, each with its line."""
     path = out / "by_hand" / "scores.csv"
-    _, rows = _read(path, assignment)
-    known = {(key_of(result), task["id"]) for result in results for task in result["written"]}
+    _, rows = _read(path, assignment, results)
+    known = _answers(results)
     return [
         f"{path}, line {row.line}: {student} has no {task} now; not counted"
         for (student, task), row in rows.items()
@@ -151,7 +152,13 @@ def strangers(out: Path, assignment: Assignment, results: list[Result]) -> list[
     ]
 
 
-def _read(path: Path, assignment: Assignment | None) -> tuple[Table | None, dict[Key, Row]]:
+def _answers(results: Sequence[Result]) -> set[Key]:
+    return {(key_of(result), task["id"]) for result in results for task in result["written"]}
+
+
+def _read(
+    path: Path, assignment: Assignment | None, results: Sequence[Result]
+) -> tuple[Table | None, dict[Key, Row]]:
     """The table, None if there is none yet, and what is filled in for each answer."""
     if not path.exists():
         return None, {}
@@ -177,4 +184,10 @@ def _read(path: Path, assignment: Assignment | None) -> tuple[Table | None, dict
                 f"{table.at(line)}: expected one row of {student} for {task}, "
                 f"got another than in line {other.line}"
             )
+    known = _answers(results)
+    for student, task in {*rows} - known:  # "007" comes back as 7
+        lost = known - {*rows}
+        same = [key for key in lost if (key[0].lstrip("0"), key[1]) == (student, task)]
+        if len(same) == 1:
+            rows[same[0]] = rows.pop((student, task))
     return table, rows

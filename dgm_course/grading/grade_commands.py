@@ -151,7 +151,7 @@ def _report(
     results = stored.load_results(out, source)
     try:
         rows = reporting.read_students(students) if students else {}
-        points, comments = by_hand.take_back(out, source)
+        points, comments = by_hand.take_back(out, source, results)
         remarks = by_hand.hand_out(source, results, out, write)
         remarks += by_hand.strangers(out, source, results) + reporting.versions(results)
         made = reporting.grades(results, rows, points)
