@@ -263,6 +263,9 @@ def test_points_for_a_text_that_has_changed_are_named(
     table = tmp_path / "by_hand" / "scores.csv"
     table.write_text(table.read_text().replace("2,,", "2,1,"))
     assert by_hand.hand_out(assignment, answered("first"), tmp_path) == []
+    one = answered("")
+    one[0]["written"][0]["empty"] = True  # type: ignore[index]
+    assert len(by_hand.hand_out(assignment, one, tmp_path)) == 1
     for _ in range(2):  # until a person says something else
         (named,) = by_hand.hand_out(assignment, answered("second"), tmp_path)
         assert named.startswith("ann: answer-4 has changed since it was graded by hand")

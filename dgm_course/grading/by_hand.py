@@ -9,6 +9,7 @@ which answer points were given for.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -57,65 +58,71 @@ def hand_out(
     """
     folder, changed, new = out / "by_hand", [], {}
     table, rows = _read(folder / "scores.csv", assignment, results)
-    before = _handed_out(folder)
-    texts, graded = dict(before["texts"]), dict(before["graded"])
-
-    def put(name: str, text: str) -> None:
-        texts[name] = _digest(text)
-        here = _text(folder / name)
-        is_edited = here is not None and _digest(here) != before["texts"].get(name)
-        if here == text or (is_edited and texts[name] == before["texts"].get(name)):
-            return
-        if is_edited:
-            path = folder / name
-            free = (path.with_name(f"{path.stem} (before {n}).txt") for n in count(1))
-            write(next(kept for kept in free if not kept.exists()), here or "")
-        write(folder / name, text)
-
+    memory = _Memory(folder, write)
     for task in assignment.written:
         rubric = MARKERS.sub("", task.source).strip()
-        put(f"{task.grade_id}/RUBRIC.txt", f"{task.points} points\n\n{rubric}\n")
+        memory.put(f"{task.grade_id}/RUBRIC.txt", f"{task.points} points\n\n{rubric}\n")
     for result in results:
         for task in result["written"]:
-            if task["empty"]:
-                continue
             name = f"{task['id']}/{file_name(result['student'], result['attempt'])}.txt"
-            put(name, printable(task["text"]) + "\n")
+            text = "" if task["empty"] else printable(task["text"]) + "\n"
             key = key_of(result), task["id"]
-            if (row := rows.get(key)) is None:
+            if key in rows and memory.is_graded_for_another(name, text, rows[key]):
+                what = "has changed since it was graded by hand: change its points or comment"
+                changed.append(f"{key[0]}: {key[1]} {what}")
+            if text:
+                memory.put(name, text)
+            if text and key not in rows:
                 cells = (*key, str(task["out_of"]), "", "")
                 new[key] = dict(zip(COLUMNS, cells, strict=True))
-            elif row.points is not None:
-                given, last = [row.points, row.comment], graded.get(name, [])
-                if last[:2] != given:  # for the text that was there until now
-                    graded[name] = [*given, before["texts"].get(name, texts[name])]
-                if graded[name][2] != texts[name]:
-                    what = "has changed since it was graded by hand: change its points or comment"
-                    changed.append(f"{key[0]}: {key[1]} {what}")
     added = [new[key] for key in sorted(new)]
     if table is None:
         write(folder / "scores.csv", csv_text(COLUMNS, added))
     elif added:
         write(folder / "scores.csv", table.with_rows(added))
-    write(folder / "handed_out.json", json.dumps({"texts": texts, "graded": graded}, indent=1))
+    memory.keep()
     return changed
 
 
-def _handed_out(folder: Path) -> dict[str, dict[str, Any]]:
-    """What was handed out and graded until now, as far as it is known."""
-    nothing: dict[str, dict[str, Any]] = {"texts": {}, "graded": {}}
-    try:
-        known = json.loads((folder / "handed_out.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return nothing
-    return nothing if wrong_in(known, nothing) else known
+class _Memory:
+    """What was handed out until now, and what points were given for: ``handed_out.json``."""
 
+    def __init__(self, folder: Path, write: Write) -> None:
+        self.folder, self.write = folder, write
+        known: dict[str, dict[str, Any]] = {"texts": {}, "graded": {}}
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            found = json.loads((folder / "handed_out.json").read_bytes())
+            known = known if wrong_in(found, known) else found
+        self.texts, self.graded = known["texts"], known["graded"]
 
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_bytes().decode(errors="replace")
-    except OSError:
-        return None
+    def put(self, name: str, text: str) -> None:
+        """Write a text, unless it stands there, maybe with what a person wrote into it."""
+        path, before = self.folder / name, self.texts.get(name)
+        self.texts[name] = _digest(text)
+        try:
+            here = path.read_bytes().decode(errors="replace")
+        except OSError:
+            here = ""
+        is_edited = here and _digest(here) != before
+        if here == text or (is_edited and self.texts[name] == before):
+            return
+        if is_edited:
+            free = (path.with_name(f"{path.stem} (before {n}).txt") for n in count(1))
+            self.write(next(kept for kept in free if not kept.exists()), here)
+        self.write(path, text)
+
+    def is_graded_for_another(self, name: str, text: str, row: Row) -> bool:
+        """Whether points were given while another text was there than this."""
+        if row.points is None:
+            return False
+        now, given = _digest(text), [row.points, row.comment]
+        if self.graded.get(name, [])[:2] != given:
+            self.graded[name] = [*given, self.texts.get(name, now)]
+        return self.graded[name][2] != now
+
+    def keep(self) -> None:
+        known = {"texts": self.texts, "graded": self.graded}
+        self.write(self.folder / "handed_out.json", json.dumps(known, indent=1))
 
 
 def _digest(text: str) -> str:
