@@ -126,8 +126,11 @@ class Batch:
             if error.for_all:
                 raise
             self.problems.append(str(error))
-            return "crashed"
-        return status
+        except (OSError, ValueError) as error:
+            self.problems.append(str(error))
+        else:
+            return status
+        return "crashed"
 
     def finish(self, entry: Entry, why: str, trace: str = "") -> None:
         """Store that grading did not come to an end."""
