@@ -10,7 +10,7 @@ import pytest
 
 import dgm_course
 
-LOWER = {"probability", "losses", "causality", "data", "training"}  # these know no model
+LOWER = {"checks", "probability", "losses", "causality", "data", "training"}  # these know no model
 FAMILIES = {
     *("flows", "mixtures", "vae", "autoregressive", "sequences", "codes", "density_ratio"),
     *("gan", "disentanglement", "reversible", "diffusion"),

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from dgm_course.probability import check_points
+from dgm_course.checks import check_points
 
 
 class Bijection(nn.Module, ABC):
