@@ -14,6 +14,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +24,7 @@ from unittest import mock
 
 from tqdm import tqdm
 
+from dgm_course.data.stored import RESULTS
 from dgm_course.lectures.notebooks import LECTURES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,8 +58,8 @@ def depends_on(notebook: Path) -> list[Path]:
         for path in set(_imported(sources.pop())) - found:
             found.add(path)
             sources.append(path.read_text(encoding="utf-8"))
-    results = [p for p in (notebook.parent / "results").glob("*.npz") if p.name in code]
-    return sorted(found) + sorted(results)
+    named = re.findall(r"results\(\"(\w+)\"\)", code)
+    return sorted(found) + sorted(RESULTS / f"{name}.npz" for name in named)
 
 
 def _imported(source: str) -> Iterator[Path]:
