@@ -125,7 +125,7 @@ def test_ctrl_c_while_a_library_is_imported(
 ) -> None:
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / f"{module}.py").write_text(STOPPED_HERE)
-    write(tmp_path, "1")
+    write(tmp_path, "import torch")
     code, output = stopped(tmp_path, signal.SIGINT, *arguments)
     assert code == 130
     assert output.strip().splitlines()[-1] == "stopped"
@@ -168,7 +168,8 @@ def test_a_run_is_stopped_while_its_kernel_starts(
 
 def test_sigterm_ends_a_cell_at_once_and_keeps_the_copy(tmp_path: Path) -> None:
     stubborn = "import os, time\nprint('kept', os.getpid(), flush=True)\n"
-    stubborn += "open('started', 'w').close()\nwhile True:\n    try:\n        time.sleep(120)\n    except BaseException: ..."
+    stubborn += "open('started', 'w').close()\n"
+    stubborn += "while True:\n    try:\n        time.sleep(120)\n    except BaseException: ..."
     write(tmp_path, stubborn, "print('never')")
     code, output = stopped(tmp_path, signal.SIGTERM, "run", "01", "--notebooks", ".")
     assert code == 143, output

@@ -74,6 +74,8 @@ def without_home(folder: Path) -> dict[str, str]:
     """
     from jupyter_core.paths import jupyter_config_dir, jupyter_data_dir, jupyter_runtime_dir
 
+    if os.path.expanduser("~") == "~":  # a container's user, whom nobody has entered
+        return {"HOME": str(folder)}
     places = {
         "JUPYTER_CONFIG_DIR": [jupyter_config_dir()],
         "JUPYTER_DATA_DIR": [jupyter_data_dir()],
@@ -100,8 +102,6 @@ def _matplotlib_folders() -> list[str]:
 
 
 def _can_be_written(folder: str) -> bool:
-    if "~" in Path(folder).parts:  # of a user without a home
-        return False
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
