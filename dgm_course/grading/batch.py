@@ -26,7 +26,6 @@ from urllib.parse import quote
 from dgm_course.grading.grade import Assignment, grade, unfinished
 from dgm_course.grading.submissions import Entry, Unreadable, read
 from dgm_course.grading.walls import Limits
-from dgm_course.lectures.files import write_whole as write_whole  # for by_hand, too
 
 PR_SET_PDEATHSIG = 1
 MEMORY = 12_000_000_000  # address space of a grading process, lest a submission's text fill it
@@ -128,6 +127,20 @@ def _short(part: str) -> str:
 def store(result: dict[str, Any], out: Path, entry: Entry) -> None:
     """Write a result, whole or not at all."""
     write_whole(result_path(out, entry), json.dumps(result, indent=1))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old contents or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def run_seed(out: Path, assignment: str, given: int | None) -> int:

@@ -106,7 +106,8 @@ def record_lecture(notebook: Path, quick: bool, cache: Path = CACHE) -> Path:
             "film": recording.is_film,
             "size": recording.size,
         }
-    (unfinished / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False))
+    text = json.dumps(manifest, ensure_ascii=False)
+    (unfinished / "manifest.json").write_text(text, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
     return folder
@@ -130,7 +131,7 @@ def table(folders: dict[Path, Path]) -> str:
     """Frames and bytes of each panel, as Markdown."""
     lines = ["| lecture | panel | frames | kB |", "|---|---|---|---|"]
     for notebook, folder in folders.items():
-        for cell_id, panel in json.loads((folder / "manifest.json").read_text()).items():
+        for cell_id, panel in json.loads((folder / "manifest.json").read_bytes()).items():
             names = {name for name, _ in panel["frames"].values()}
             size = sum((folder / name).stat().st_size for name in names)
             row = f"| {notebook.stem[:2]} | {cell_id} | {len(panel['frames'])} | {size // 1000} |"
