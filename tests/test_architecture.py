@@ -65,7 +65,7 @@ def read_by_locale(tree: ast.AST) -> Iterator[str]:
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         owner, _, name = ast.unparse(call.func).rpartition(".")
         modes = [a.value for a in call.args if isinstance(a, ast.Constant)]
-        opens = name == "open" and owner not in {"os", "gzip", "tarfile", "Image"}
+        opens = name == "open" and owner not in {"os", "bz2", "gzip", "archive", "tarfile", "Image"}
         is_binary = opens and any("b" in str(mode) for mode in modes[-1:] if len(str(mode)) <= 3)
         is_text = (opens and not is_binary) or name in {"read_text", "write_text"}
         named = {keyword.arg for keyword in call.keywords} | {*modes}

@@ -25,10 +25,11 @@ from typing import Any
 
 import dgm_course
 from dgm_course.grading.grade import Assignment, grade, unfinished
-from dgm_course.grading.results import RUN, file_name, read_result, write_whole, wrong_in
+from dgm_course.grading.results import RUN, file_name, read_result, wrong_in
 from dgm_course.grading.sandbox import running_time
 from dgm_course.grading.submissions import Entry, digest
 from dgm_course.grading.walls import Limits
+from dgm_course.lectures.files import write_whole
 
 PR_SET_PDEATHSIG = 1
 MEMORY = 12_000_000_000  # address space of a grading process, lest a submission's text fill it
@@ -195,13 +196,13 @@ def run_seed(out: Path, assignment: str, given: int | None) -> int:
         else:
             draft = out / f".run.json.{os.getpid()}"
             try:
-                draft.write_text(text)
+                draft.write_text(text, encoding="utf-8")
                 os.link(draft, path)  # fails if another shard was first
             except FileExistsError:
                 pass
             finally:
                 draft.unlink(missing_ok=True)
-        run = json.loads(path.read_text())
+        run = json.loads(path.read_text(encoding="utf-8"))
     if run["assignment"] != assignment:
         raise ValueError(f"{out} holds grades of {run['assignment']}, not of {assignment}")
     if given is not None and given != run["seed"]:

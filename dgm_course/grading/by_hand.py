@@ -22,7 +22,7 @@ from typing import Any
 
 from dgm_course.grading.grade import Assignment
 from dgm_course.grading.report import Result, key_of
-from dgm_course.grading.results import file_name, write_whole, wrong_in
+from dgm_course.grading.results import file_name, wrong_in
 from dgm_course.grading.tables import (
     Table,
     clean,
@@ -32,6 +32,7 @@ from dgm_course.grading.tables import (
     printable,
     read_table,
 )
+from dgm_course.lectures.files import write_whole
 
 COLUMNS = ["student_id", "grade_id", "max_points", "points", "comment"]
 MARKERS = re.compile(r"^### (BEGIN|END) (SOLUTION|MARK SCHEME)\n?", re.MULTILINE)

@@ -54,14 +54,14 @@ class File:
     Args:
         name: its path in the submission.
         size: in bytes, as it claims.
-        open: its contents.
+        stream: opens its contents.
         why_not: what speaks against reading it, "" if nothing does.
         packed: its bytes as they lie on disk, if they are not the contents.
     """
 
     name: str
     size: int
-    open: Callable[[], IO[bytes]]
+    stream: Callable[[], IO[bytes]]
     why_not: str = ""
     packed: Callable[[], Iterator[bytes]] | None = None
 
@@ -80,7 +80,7 @@ class File:
         if self.packed is not None:
             yield from self.packed()
         else:
-            with self.open() as file:
+            with self.stream() as file:
                 yield from pieces(file, self.size)
 
 
@@ -119,7 +119,7 @@ class Reader:
         if file.size > limit:
             raise OSError(f"{file.size} bytes, the limit is {limit}")
         try:
-            with file.open() as opened:
+            with file.stream() as opened:
                 return self._count(opened, limit)
         except OSError as error:
             raise OSError(error.strerror or str(error)) from error

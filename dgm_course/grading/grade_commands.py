@@ -141,10 +141,11 @@ def _report(
     from dgm_course.grading import by_hand, pages
     from dgm_course.grading import report as reporting
     from dgm_course.grading import results as stored
+    from dgm_course.lectures.files import write_whole
 
     def write(path: Path, text: str | bytes) -> None:
         try:
-            stored.write_whole(path, text)
+            write_whole(path, text)
         except OSError as error:
             problems.append(f"{path} cannot be written: {error.strerror}; is it open elsewhere?")
 
