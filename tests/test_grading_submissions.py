@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from dgm_course.grading import files
-from dgm_course.grading.batch import file_name
+from dgm_course.grading.results import check_names, file_name
 from dgm_course.grading.submissions import Entry, Unreadable, digest, find, read
 
 NAME = "pixelcnn"
@@ -385,8 +385,8 @@ STUDENTS = [
 
 
 def folded(name: str) -> str:
-    """As the least discerning file system sees it."""
-    return unicodedata.normalize("NFC", name).casefold().rstrip(". ")
+    """As the least discerning file system that tells capitals apart sees it."""
+    return unicodedata.normalize("NFC", name).rstrip(". ")
 
 
 def test_no_student_takes_anothers_place(tmp_path: Path) -> None:
@@ -403,11 +403,21 @@ def test_no_student_takes_anothers_place(tmp_path: Path) -> None:
     assert len({folded(name) for name in [*names, "RUBRIC"]}) == len(names) + 1
     assert len({folded(f"{name}.txt") for name in [*names, "RUBRIC"]}) == len(names) + 1
     devices = {"con", "nul", "com1", "aux", "lpt9", "rubric"}
-    assert not any(folded(name.split(".")[0]) in devices for name in names)
+    assert not any(name.split(".")[0].rstrip(" ").lower() in devices for name in names)
     assert not any(name.startswith((".", " ")) or name.endswith((".", " ")) for name in names)
     assert {file_name("."), file_name("..")} == {"%2E", "%2E%2E"}
     assert file_name("anna meier_11") == "anna meier_11"
-    assert file_name("Anna Meier_11") == "Anna Meier_11=21"
+    assert file_name("Anna Meier_11") == "Anna Meier_11"
+
+
+def test_a_folder_that_takes_two_names_for_one_is_refused(tmp_path: Path) -> None:
+    twins = [Entry("anna", "", tmp_path), Entry("Anna", "", tmp_path)]
+    (tmp_path / "run.json").touch()
+    check_names(tmp_path, twins)
+    (tmp_path / "RUN.JSON").touch()  # as it were, on a file system without capitals
+    check_names(tmp_path, [*twins[:1], Entry("Berta", "", tmp_path)])
+    with pytest.raises(ValueError, match="anna and Anna are one name"):
+        check_names(tmp_path, twins)
 
 
 # --- one entry's fault ------------------------------------------------------------------------

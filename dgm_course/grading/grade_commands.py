@@ -90,6 +90,7 @@ def grade(
         lie_in = str(submissions.resolve())
         run = batch.Batch(source, out, batch.run_seed(out, name, seed), limits, unsafe, lie_in)
         entries, others = find(submissions, name)
+        results.check_names(out, entries)
         results.set_aside(out, entries, lie_in, add)
     except (walls.SandboxMissing, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error

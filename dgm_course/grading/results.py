@@ -40,11 +40,10 @@ RESULT = RUN | {
 
 
 def file_name(student: str, attempt: str = "") -> str:
-    """A name that is a file's on every system, and no two submissions share on any.
+    """A name that is a file's on every system, and no two submissions share.
 
-    Where they are plain, letters, digits and spaces stay: "anna" is anna's. Systems that take
-    "Anna" for the same name find it told apart by a number after "=", which says where the
-    capitals are.
+    Where they are plain, letters, digits and spaces stay: "anna" is anna's. What takes "Anna" for
+    the same name is refused by `check_names`.
     """
     return "@".join(_short(part) for part in (student, attempt) if part)
 
@@ -55,10 +54,25 @@ def _short(part: str) -> str:
         {0} if RESERVED.match(name) else set()
     )
     name = "".join(f"%{ord(c):02X}" if i in ends else c for i, c in enumerate(name))
-    if capitals := sum(1 << i for i, c in enumerate(part) if "A" <= c <= "Z"):
-        name += f"={capitals:x}"
-    # No other name holds "=" or "+": quote() writes them as numbers.
+    # No other name holds "+": quote() writes it as a number.
     return name if len(name) <= 100 else f"{name[:80]}+{sha256(name.encode()).hexdigest()[:16]}"
+
+
+def check_names(out: Path, entries: list[Entry]) -> None:
+    """Raise a ValueError if ``out`` lies where two of these names are one.
+
+    Linux tells capitals apart; a folder of Windows or macOS that it uses does not.
+    """
+    names: dict[str, list[str]] = {}
+    for entry in entries:
+        name = file_name(entry.student, entry.attempt)
+        names.setdefault(name.casefold(), []).append(name)
+    twins = next((twins for twins in names.values() if len(twins) > 1), None)
+    if twins and (out / "RUN.JSON").exists():
+        raise ValueError(
+            f"expected --out in a folder that tells capitals apart, got {out}, where "
+            f"{' and '.join(twins)} are one name"
+        )
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -117,7 +131,7 @@ def load_results(out: Path, assignment: Assignment) -> list[dict[str, Any]]:
 
 def _names(file: str) -> tuple[str, str]:
     """The student and the attempt of `file_name`; of names that are too long a part."""
-    student, attempt = (part.partition("=")[0] for part in (file.partition("@")[::2]))
+    student, _, attempt = file.partition("@")
     return unquote(student), unquote(attempt)
 
 
