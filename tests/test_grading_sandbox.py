@@ -124,6 +124,10 @@ def check_walls(call: object) -> None:
         assert call("system_call", name, 0, 0, 0) == "EPERM", name
     for name, flag in CLONE_NEW.items():
         assert call("system_call", "clone", flag | signal.SIGCHLD, 0, 0, 0, 0) == "EPERM", name
+    unix = int(socket.AF_UNIX)
+    assert {call("family", number) for number in range(64) if number != unix} == {"EPERM"}
+    assert call("family", unix) == ""
+    assert call("worker_processes") == [True, 1, 2]  # as a DataLoader's
     assert call("thread") == [1]
     assert 5 < call("forks") < LIMITS.processes
 

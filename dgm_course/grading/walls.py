@@ -64,6 +64,7 @@ class Limits:
     file_size: int = 64_000_000
     disk: int = 128_000_000  # of /tmp, which is memory
     output: int = 64_000_000  # printed in one question
+    answers: int = 256_000_000  # sent to the tests in one question, call-backs included
 
 
 def processes(limits: Limits) -> int:
