@@ -14,14 +14,18 @@ from dgm_course.grading.checks import (
     counting_rule,
     expect,
     expect_array,
+    expect_causal,
     expect_close,
     expect_distribution,
+    expect_drawn,
     expect_logits,
     expect_number,
+    kernel_of,
     log_prob,
     log_softmax,
     prefix_nll,
     random_rule,
+    reached,
 )
 
 
@@ -185,3 +189,165 @@ def test_the_prefix_likelihood_gives_a_model_that_peeks_nothing() -> None:
 
     assert -log_prob(call(None, images), images).mean() < 1
     assert prefix_nll(call, None, images, 3) > 6 * np.log(3)  # type: ignore[arg-type]
+
+
+# --- properties of networks: one of each kind, without a network --------------------------------
+
+SIZE = (3, 4)
+RULE = random_rule(3, SIZE, 0)
+
+
+def peek(images: Any) -> Any:
+    """What tells a network the pixel that it is asked for."""
+    return np.moveaxis(np.eye(3, dtype=np.float32)[images], -1, 1)
+
+
+def asked(of_images: Callable[[Any], Any], **names: Any) -> None:
+    """`expect_causal` of a function of images."""
+    expect_causal(lambda _, x: of_images(x), None, 3, SIZE, **names)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "of_images",
+    [
+        RULE,
+        lambda x: 50 * RULE(x),
+        lambda x: 500 * RULE(x),
+        lambda x: RULE(x) + 100,
+        lambda x: RULE(x).astype(np.float64) + 1e7,  # of which a float64 still knows nine digits
+        lambda x: log_softmax(RULE(x)),
+        lambda x: 1e-3 * RULE(x),
+        lambda x: RULE(x) + np.float32(1e-5) * peek(x).sum(1, keepdims=True),  # the same for all
+        lambda x: RULE(x) + np.float32(20) * x[:, None],  # log p does not move
+    ],
+)
+def test_causal_functions_pass_whatever_their_scale(of_images: Callable[[Any], Any]) -> None:
+    asked(of_images)
+
+
+@pytest.mark.parametrize(
+    ("of_images", "said"),
+    [
+        (lambda x: RULE(x) + peek(x), "change of itself"),
+        (lambda x: RULE(x) + 20 * peek(x) + 1e4, "change of itself"),
+        (lambda x: (RULE(x) + peek(x)).astype(np.float64) + 1e7, "change of itself"),
+        (lambda x: RULE(x) + np.float32(1e-3) * peek(x), "change of itself"),
+        (lambda x: 1e-3 * (RULE(x) + peek(x)), "change of itself"),
+        (lambda x: RULE(x) + peek(x) * [[[[[1e3]]], [[[1e-3]]], [[[1]]]]], "change of"),
+        (lambda x: RULE(x) + peek(np.roll(x, -1, 3)), "change of the later pixel"),
+        (lambda x: RULE(x) + peek(x) * (len(x) == 3), "that pixel and all later ones"),
+        (lambda x: RULE(x) + peek(x[:1] * 0 + len(x) % 3), "alone and in a batch"),
+        (lambda x: RULE(x) + peek(x) + np.float32(1e7), "float32 knows to 1 only"),
+        (lambda x: RULE(x) + np.float32(1e7), "told apart to 0.001"),
+        (lambda x: RULE(x) - np.float32(1e6) * (np.arange(3) == 0)[:, None, None, None], "apart"),
+        (lambda x: (10 * RULE(x)).astype(np.float16), "float16 knows to"),
+        (lambda x: np.round(RULE(x)).astype(np.int64), "floating type; got int64"),
+        (lambda x: RULE(x) > 0, "floating type; got bool"),
+        (lambda x: RULE(x) + 1j * peek(x), "real numbers; got complex"),
+        (lambda x: RULE(x).astype(object), "real numbers; got object"),
+        (lambda x: RULE(x) * np.nan, "to be finite"),
+        (lambda x: np.where(peek(x) > 0, np.inf, RULE(x)), "to be finite"),
+        (lambda x: RULE(x) - np.where(np.arange(3) == 0, np.inf, 0)[:, None, None, None], "finite"),
+    ],
+)
+def test_no_scale_offset_or_type_hides_a_leak(of_images: Callable[[Any], Any], said: str) -> None:
+    with np.errstate(all="ignore"), pytest.raises(CheckFailed, match=said):
+        asked(of_images)
+
+
+class Network:
+    """Weights for all pairs of pixels and levels, of which some are closed; ``call`` of one."""
+
+    def __init__(self, open_: Any, scale: float = 1.0) -> None:
+        self.open, self.scale, self.weights = open_, scale, np.ones((25, 3, 25, 3), np.float32)
+        self.calls = 0
+
+    def __call__(self, target: Any, *arguments: Any) -> Any:
+        if target == "module.parameters":
+            return [self.weights]
+        if target == "module.set_parameters":
+            (self.weights,) = arguments[1]
+            return None
+        self.calls += 1
+        open_ = self.open(self) if callable(self.open) else self.open
+        one_hot = np.eye(3, dtype=np.float32)[arguments[0].reshape(-1, 25)]
+        weights = self.scale * self.weights * open_[:, None, :, None]
+        out = np.einsum("plqm,nqm->nlp", weights, one_hot, optimize=True)
+        return out.reshape(-1, 3, 1, 5, 5).astype(np.float32)
+
+
+EARLIER, ALL = np.tri(25, k=-1), np.ones((25, 25))
+
+
+def test_what_is_seen_is_what_may_not_leak_by_one_measure() -> None:
+    """Whatever the scale, what a network shows of later pixels is no less than of earlier ones."""
+    for scale in (1e-2, 1.0, 100.0):
+        seen = reached(Network(EARLIER, scale), None, 3, 5, causal=True)  # type: ignore[arg-type]
+        assert seen.ravel()[:12].all()
+        assert not seen.ravel()[12:].any()
+    for scale in 10.0 ** np.arange(-3, 3):
+        with pytest.raises(CheckFailed, match="change of"):
+            reached(Network(ALL, scale), None, 3, 5, causal=True)  # type: ignore[arg-type]
+    for scale in 10.0 ** np.arange(-9, -5):
+        seen = reached(Network(ALL, scale), None, 3, 5, causal=True)  # type: ignore[arg-type]
+        assert not seen.any(), scale
+
+
+@pytest.mark.parametrize(
+    "open_",
+    [
+        lambda network: ALL if network.calls == 1 else EARLIER,
+        lambda network: EARLIER if network.calls < 3 else ALL,
+        lambda network: EARLIER + 1e-2 * (1 - EARLIER),
+    ],
+)
+def test_sight_and_causality_are_asked_of_the_same_calls(open_: Any) -> None:
+    reached(Network(open_), None, 3, 5)  # type: ignore[arg-type]
+    with pytest.raises(CheckFailed, match="depend on earlier pixels only"):
+        reached(Network(open_), None, 3, 5, causal=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("of_inputs", "said"),
+    [
+        (lambda x: 1e7 + x, "told apart to 1e-05"),
+        (lambda x: x.astype(np.float16), "told apart"),
+        (lambda x: x.astype(np.uint8), "floating type; got uint8"),
+        (lambda x: x > 0, "floating type; got bool"),
+    ],
+)
+def test_a_kernel_is_measured_in_numbers_that_tell_it(of_inputs: Any, said: str) -> None:
+    with pytest.raises(CheckFailed, match=said):
+        kernel_of(lambda _, x: of_inputs(x), None, 1, 3)  # type: ignore[arg-type]
+
+
+def drawn(images: Any, choose: Callable[[Any], Any]) -> Any:
+    """A rule, and images that were drawn pixel by pixel with ``choose``."""
+    rule = random_rule(5, (7, 7), 1, scale=0.2)
+    for i, j in np.ndindex(7, 7):
+        images[:, 0, i, j] = choose(rule(images)[:, :, 0, i, j])
+    return rule(images), images, np.ones_like(images, dtype=bool)
+
+
+def test_right_draws_of_a_few_large_images_pass() -> None:
+    for seed in range(15):
+        noise = np.random.default_rng(seed).gumbel
+        images = np.zeros((7, 1, 7, 7), dtype=int)
+        expect_drawn(
+            *drawn(images, lambda s, noise=noise: (s + noise(size=s.shape)).argmax(1)), "x"
+        )
+
+
+@pytest.mark.parametrize("sharpness", [0.0, 0.4, 3.0, 1000.0])
+def test_draws_that_are_flat_sharp_or_certain_fail(sharpness: float) -> None:
+    noise = np.random.default_rng(0).gumbel
+    images = np.zeros((7, 1, 7, 7), dtype=int)
+    made = drawn(images, lambda s: (sharpness * s + noise(size=s.shape)).argmax(1))
+    with pytest.raises(CheckFailed, match="unlikely by"):
+        expect_drawn(*made, "x")
+
+
+@pytest.mark.parametrize("value", [10**400, 1j, np.array(1j), np.array(True)], ids=type)
+def test_what_is_no_real_number_is_refused_in_words(value: Any) -> None:
+    with pytest.raises(CheckFailed, match="to be a finite number"):
+        expect_number(value, "x")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from dgm_course.grading import protocol
+from dgm_course.grading.answers import CheckFailed
+from dgm_course.grading.checks import counting_rule, expect_array, random_rule
 from dgm_course.grading.protocol import LENGTHS, ProtocolError, Reference, pack, read_frame, unpack
 
 VALUES = [
@@ -183,3 +187,86 @@ def test_damaged_frames_are_refused_or_read_as_plain_values() -> None:
                 for x in fields.get("v") or []
             )
     assert 500 < refused < 3000
+
+
+# --- bounds: what a frame may cost whoever reads it --------------------------------------------
+
+
+def peak(action: Callable[[], object]) -> float:
+    """The memory that an action takes at its peak, in MB; it may refuse."""
+    tracemalloc.start()
+    try:
+        action()
+    except (ProtocolError, CheckFailed):
+        pass
+    finally:
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return most / 1e6
+
+
+def whole(item: str, arrays: str = "") -> bytes:
+    """A header of as many items as it may hold bytes."""
+    body = '{"kind": "k", "fields": {"v": [%s]}, "arrays": [%s]}'
+    room = protocol.MAX_HEADER - len(body)
+    many = ",".join([item or arrays] * (room // (len(item or arrays) + 1)))
+    return (body % ((many, "") if item else ("", many))).encode()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        whole("[]"),
+        whole("{}"),
+        whole("[[[[[[]]]]]]"),
+        whole("[" * 50_000 + "]" * 50_000),
+        whole("1.5"),
+        whole("9" * 18),
+        whole('"ab"'),
+        whole('{"a":0}'),
+        whole('{"handle": 1, "text": ""}'),
+        whole("", '["int8",[0]]'),
+        whole("", '["float64",[0,1,1,1,1,1,1,1]]'),
+    ],
+    ids=lambda header: header[27:60].decode(),
+)
+def test_a_header_that_is_read_takes_little_memory(header: bytes) -> None:
+    assert len(header) <= protocol.MAX_HEADER
+    assert peak(lambda: unpack(header, b"")) < 60
+
+
+def test_arrays_take_what_they_hold_however_often_they_are_named() -> None:
+    named = ",".join(['{"array": 0}'] * 9_000)
+    header = '{"kind": "k", "fields": {"v": [%s]}, "arrays": [["int8", [%d]]]}'
+    data = bytes(protocol.MAX_ANSWER)
+    assert peak(lambda: unpack((header % (named, len(data))).encode(), data)) < 20
+
+
+def test_a_student_sends_no_more_than_an_answer_may_hold() -> None:
+    within, over = (np.zeros(protocol.MAX_ANSWER + n, np.uint8) for n in (0, 1))
+    assert pack("value", protocol.MAX_ANSWER, value=within)
+    with pytest.raises(ProtocolError, match="8000000 of numbers, got .* and 8000001"):
+        pack("value", protocol.MAX_ANSWER, value=over)
+    announced = LENGTHS.pack(2, protocol.MAX_ANSWER + 1)
+    assert protocol.lengths(announced) == (2, protocol.MAX_ANSWER + 1)
+    with pytest.raises(ProtocolError, match="shorter frame"):
+        protocol.lengths(announced, protocol.MAX_ANSWER)
+
+
+@pytest.mark.parametrize("rule", [random_rule(4, (1, 3), 0), counting_rule(9, (3, 8))])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float64])
+def test_a_function_of_a_test_takes_no_more_images_than_it_needs(rule: Any, dtype: Any) -> None:
+    pixels = rule.size[0] * rule.size[1]
+    n = protocol.MAX_ANSWER // (pixels * np.dtype(dtype).itemsize)
+    images = np.zeros((n, 1, *rule.size), dtype)
+    with pytest.raises(CheckFailed, match="to be given at most .* images; got"):
+        rule(images)
+    assert peak(lambda: rule(images)) < 40
+    assert peak(lambda: rule(images[: 1_000_000 // (pixels * rule.n_levels)])) < 150
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.float16, np.float64])
+def test_a_large_answer_costs_a_test_little_more_than_itself(dtype: Any) -> None:
+    value = np.broadcast_to(np.zeros(1, dtype), (8_000_000 // np.dtype(dtype).itemsize,)).copy()
+    assert peak(lambda: expect_array(value, (3, 4), "x")) < 1
+    assert peak(lambda: expect_array(value, (None,), "x")) < 20

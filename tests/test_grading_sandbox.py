@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +36,18 @@ def ids(): return [os.getuid(), os.getgid(), os.getpid()]
 def seen(path): return sorted(os.listdir(path))
 def environment(): return sorted(os.environ)
 def processes(): return len(glob.glob("/proc/[0-9]*"))
-def interfaces(): return [name for _, name in socket.if_nameindex()]
+def interfaces(): return [line.split(":")[0].strip() for line in open("/proc/net/dev")][2:]
+def family(number):
+    import errno
+    try: socket.socket(number, socket.SOCK_DGRAM).close()
+    except OSError as error: return errno.errorcode[error.errno]
+    return ""
+def worker_processes():
+    import multiprocessing
+    a, b = socket.socketpair()
+    a.sendall(b"x")
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return [b.recv(1) == b"x", *pool.map(abs, [-1, -2])]
 def writable(path):
     try:
         with open(path + "/new", "w") as file: file.write("x")
@@ -124,6 +139,10 @@ def check_walls(call: object) -> None:
         assert call("system_call", name, 0, 0, 0) == "EPERM", name
     for name, flag in CLONE_NEW.items():
         assert call("system_call", "clone", flag | signal.SIGCHLD, 0, 0, 0, 0) == "EPERM", name
+    unix = int(socket.AF_UNIX)
+    assert {call("family", number) for number in range(64) if number != unix} == {"EPERM"}
+    assert call("family", unix) == ""
+    assert call("worker_processes") == [True, 1, 2]  # as a DataLoader's
     assert call("thread") == [1]
     assert 5 < call("forks") < LIMITS.processes
 
@@ -193,10 +212,113 @@ def test_the_walls_hold_with_an_interpreter_below_tmp() -> None:
         elsewhere(str(python), as_root=walls.as_root())
 
 
+COPIES = (
+    "python3.11/site-packages/dgm_course",
+    "python3.9/dist-packages/dgm_course",
+    "python3.11/site-packages/some/build/lib/dgm_course",
+    "python3.11/site-packages/dgm_course-1.0-py3.11.egg",
+    "src/dgm-course/dgm_course",
+    "src/dgm-course/notebooks/assignments",
+    "src/dgm-course/tests/assignment",
+    "linked to",
+)
+ARCHIVES = (
+    "python3.11/site-packages/dgm_course-1.0-py3-none-any.whl",
+    "python3.11/site-packages/dgm_course-1.0-py3.10.egg",
+    "cache/dgm-course-1.0.tar.gz",
+)
+OTHERS = ("python3.11/site-packages/torch", "src/dgm-course/docs", "python3.11/tests/assignments")
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Path:
+    """A folder with the course's answers at many depths, and with other things."""
+    tmp_path.chmod(0o755)
+    for folder in (*COPIES, *OTHERS):
+        (tmp_path / folder / "grading").mkdir(parents=True)
+        (tmp_path / folder / "grading" / "grade.py").write_text("answers")
+    (tmp_path / "linked to" / "dgm_course-1.0.zip").write_text("answers")
+    for name in ARCHIVES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("answers")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "dgm_course").symlink_to("../linked to")
+    (tmp_path / "links" / "dgm-course.zip").symlink_to("/nowhere")
+    (tmp_path / "python3.8").symlink_to("python3.11")
+    return tmp_path
+
+
+def test_every_copy_of_the_course_is_found(copies: Path, tmp_path_factory: object) -> None:
+    expected = sorted(str(copies / name) for name in (*COPIES, *ARCHIVES))
+    expected.append(str(copies / "linked to" / "dgm_course-1.0.zip"))
+    assert walls.answers_below([str(copies)]) == sorted(expected)
+    link = copies / "mounted"
+    link.symlink_to(copies / "src")
+    assert walls.answers_below([str(link)]) == [
+        f"{link}/dgm-course/{name}"
+        for name in ("dgm_course", "notebooks/assignments", "tests/assignment")
+    ]
+
+
+@needs("bubblewrap")
+def test_no_copy_of_the_course_can_be_read(copies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted = [*walls._folders(), str(copies)]
+    monkeypatch.setattr(walls, "_folders", lambda: mounted)
+    monkeypatch.delenv(walls.FOUND, raising=False)
+    code = "def read():\n    import os\n    found = []\n"
+    code += f"    for folder, _, names in os.walk({walls.inside(str(copies))!r}):\n"
+    code += "        for name in names:\n            path = os.path.join(folder, name)\n"
+    code += "            try:\n                if open(path).read(): found.append(path)\n"
+    code += "            except OSError: pass\n"
+    code += "    return found"
+
+    def check(call: object) -> None:
+        assert callable(call)
+        readable = [Path(path).relative_to(walls.inside(str(copies))) for path in call("read")]
+        assert sorted(map(str, readable)) == sorted(f"{name}/grading/grade.py" for name in OTHERS)
+
+    ask(check, code=code)
+
+
 def test_a_machine_whose_system_calls_are_unknown_is_refused() -> None:
     with pytest.raises(OSError, match="got riscv64"):
         system_calls.program("riscv64")
     assert len(system_calls.program("aarch64")) % 8 == 0
+
+
+def decision(machine: str, number: int, first: int = 0) -> str:
+    """What the filter says to a system call, read as the kernel reads it."""
+    lines = list(struct.iter_unpack("<HBBI", system_calls.program(machine)))
+    data = {0: number, 4: system_calls.ARCHITECTURES[machine][1], 16: first & 0xFFFFFFFF}
+    at = value = 0
+    while True:
+        code, yes, no, operand = lines[at]
+        at += 1
+        if code == system_calls.RETURN:
+            refused = errno.errorcode.get(operand & 0xFFFF, "")
+            return "" if operand == system_calls.ALLOW else refused
+        if code == system_calls.LOAD:
+            value = data[operand]
+        else:
+            tests = {system_calls.EQUAL: value == operand, system_calls.AT_LEAST: value >= operand}
+            tests[system_calls.ANY_BIT] = bool(value & operand)
+            at += yes if tests[code] else no
+
+
+@pytest.mark.parametrize("machine", system_calls.ARCHITECTURES)
+def test_the_filter_refuses_what_it_names_and_nothing_else(machine: str) -> None:
+    column = system_calls.ARCHITECTURES[machine][0]
+    for name, numbers in system_calls.FORBIDDEN.items():
+        assert decision(machine, numbers[column]) == "EPERM", name
+    for name, numbers in system_calls.SOCKETS.items():
+        families = [decision(machine, numbers[column], family) for family in (0, 1, 2, 10, 16, 40)]
+        assert families == ["EPERM", "", "EPERM", "EPERM", "EPERM", "EPERM"], name
+        assert decision(machine, numbers[column], 1 << 32 | 1) == ""  # the kernel takes an int
+    assert decision(machine, system_calls.CLONE[column], CLONE_NEW["USER"]) == "EPERM"
+    assert decision(machine, system_calls.CLONE[column], signal.SIGCHLD) == ""
+    assert decision(machine, system_calls.CLONE3[column]) == "ENOSYS"
+    for number in (0, 1, 42, 60, 200, 203):  # some of what is not named: read, write, connect
+        assert decision(machine, number) == ""
 
 
 @needs("bubblewrap", "root")
@@ -301,6 +423,34 @@ def test_functions_call_back_and_objects_stay_inside() -> None:
         assert call("apply", a, 2) == 7
 
     ask(check, code=code)
+
+
+@needs("bubblewrap")
+def test_what_is_sent_is_bounded_by_what_a_test_can_need() -> None:
+    code = "import numpy as np\ndef large(f, n): return f(np.zeros(n, np.int8))\n"
+    code += "def many(f, n): return [f(np.zeros(10**6, np.int8)) for _ in range(n)]\n"
+    code += "def wide(f, n): return f(*range(n))\ndef nested(f, n): return f([[0.0] * 100] * n)"
+    student = Student([], {}, 0, replace(LIMITS, answers=10**7))
+    received: list[int] = []
+
+    def function(*arguments: object) -> int:
+        received.append(len(arguments))
+        return 1
+
+    def check(call: object) -> None:
+        assert callable(call)
+        for name, n in (("large", 12_000_000), ("wide", 20_000), ("nested", 200)):
+            with pytest.raises(CheckFailed, match="expected"):
+                call(name, function, n)
+        assert received == []
+        assert call("large", function, 7_000_000) == 1
+        call("many", function, 20)
+
+    with pytest.raises(Ended, match="over 10000000 bytes of answers") as ended:
+        student.ask({1: code}, check)
+    student.close()
+    assert ended.value.status == "over the limit"
+    assert len(received) < 5
 
 
 def test_without_bubblewrap_grading_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

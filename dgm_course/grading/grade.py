@@ -90,7 +90,7 @@ def grade(
         student = Student(
             [cell.source for cell in assignment.setup],
             handed_in.files,
-            seed,
+            derived(seed, assignment, "answers") % 2**32,  # NumPy's global stream takes no more
             limits,
             unsafe,
         )
@@ -268,22 +268,34 @@ def _ask(
 
         def ask(call: Any, test: Cell = test) -> None:
             names["call"] = call
-            with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None), draws(seed):
+            run = derived(seed, assignment, test.grade_id)
+            with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None), draws(run):
                 exec(compile(test.source, test.grade_id, "exec"), names)
 
         try:
             student.ask(program(own, assignment, test), ask)
         except Ended as error:
-            result = _result(test, error.status, error.message)
+            result = _stopped(test, error.status, error)
         except NotAnswered as error:
-            result = _result(test, "not answered", str(error))
+            result = _stopped(test, "not answered", error)
         except CheckFailed as error:
-            result = _result(test, "failed", str(error), hidden=_is_hidden(error, test))
+            result = _stopped(test, "failed", error)
         except Exception as error:  # a test that trips over an answer
-            message = cut(f"the test stopped with {type(error).__name__}: {error}", LONGEST)
-            result = _result(test, "failed", message, hidden=_is_hidden(error, test))
+            why = f"the test stopped with {type(error).__name__}: "
+            result = _stopped(test, "failed", error, why)
         results.append(result | {"seconds": round(time.monotonic() - start, 3)})
     return results
+
+
+def derived(run: int, assignment: Assignment, purpose: str) -> int:
+    """A seed for one purpose, from which no other follows: neither the run's nor another's.
+
+    The student's process holds the one of its own random streams, and sees inputs drawn from
+    others. A run's seed may be small enough to try all; the source's digest is not, and nobody has
+    it who has not the hidden tests.
+    """
+    text = f"{run}/{assignment.digest}/{purpose}"
+    return int.from_bytes(sha256(text.encode()).digest()[:16], "big")
 
 
 @contextlib.contextmanager
@@ -322,12 +334,24 @@ def _result(
     }
 
 
+def _stopped(test: Cell, status: str, error: Exception, why: str = "") -> dict[str, Any]:
+    message = cut(f"{why}{error}", LONGEST)
+    return _result(test, status, message, hidden=_is_hidden(error, test))
+
+
 def _is_hidden(error: BaseException, test: Cell) -> bool:
-    """Whether the line of the test cell that failed stands among its hidden tests."""
-    lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if _is(at, test)]
-    above = test.source.split("\n")[: (lines or [0])[0] or 0]
-    begun = sum("BEGIN HIDDEN TESTS" in line for line in above)
-    return begun > sum("END HIDDEN TESTS" in line for line in above)
+    """Whether hidden tests of this cell had begun when it stopped.
+
+    From then on the student's code knows their inputs, and can write them into any message.
+    """
+    lines: list[int] = []
+    cause: BaseException | None = error
+    while cause is not None:  # what a test raises may become an error of another kind
+        frames = traceback.extract_tb(cause.__traceback__)
+        lines += [at.lineno or 0 for at in frames if _is(at, test)]
+        cause = cause.__cause__ or cause.__context__
+    above = test.source.split("\n")[: max(lines, default=0)]
+    return any("BEGIN HIDDEN TESTS" in line for line in above)
 
 
 def _is(frame: traceback.FrameSummary, test: Cell) -> bool:

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-MAX_HEADER = 2_000_000  # bytes
+MAX_HEADER = 500_000  # bytes: as objects of Python they take up to forty times as many
 MAX_DATA = 64_000_000  # bytes of arrays in one frame
+MAX_ANSWER = 8_000_000  # the same, of a frame that a student's process sends
 MAX_TEXT = 20_000  # characters of one string
 MAX_DEPTH = 8  # of lists in lists
 MAX_ITEMS = 10_000  # values in one frame
@@ -40,27 +41,32 @@ class Reference:
         self.role, self.number, self.text = role, number, text
 
 
-def pack(kind: str, **fields: Any) -> bytes:
-    """A frame of this kind; a value that is no plain one must be a `Reference`.
+def pack(kind: str, most: int = MAX_DATA, /, **fields: Any) -> bytes:
+    """A frame of this kind, its arrays of at most ``most`` bytes; a value that is no plain one
+    must be a `Reference`.
 
     Raises:
         ProtocolError: if a value may not cross or is too large.
     """
     arrays: list[np.ndarray] = []
-    plain = {name: _plain(value, arrays, 0) for name, value in fields.items()}
+    budget = [MAX_ITEMS]
+    plain = {name: _plain(value, arrays, 0, budget) for name, value in fields.items()}
     described = [[array.dtype.name, list(array.shape)] for array in arrays]
     header = {"kind": kind, "fields": plain, "arrays": described}
     text = json.dumps(header).encode()
     size = sum(array.nbytes for array in arrays)
-    if len(text) > MAX_HEADER or size > MAX_DATA:
+    if len(text) > MAX_HEADER or size > most:
         raise ProtocolError(
-            f"expected at most {MAX_HEADER} bytes of text and {MAX_DATA} of numbers, "
+            f"expected at most {MAX_HEADER} bytes of text and {most} of numbers, "
             f"got {len(text)} and {size}"
         )
     return b"".join([LENGTHS.pack(len(text), size), text, *(a.tobytes() for a in arrays)])
 
 
-def _plain(value: Any, arrays: list[np.ndarray], depth: int) -> Any:
+def _plain(value: Any, arrays: list[np.ndarray], depth: int, budget: list[int]) -> Any:
+    budget[0] -= 1
+    if depth > MAX_DEPTH or budget[0] < 0:
+        raise ProtocolError("expected shorter or less deeply nested lists")
     kind = type(value)  # exactly: a subclass may lie about itself
     if value is None or kind is bool or kind is float:
         return value
@@ -73,9 +79,7 @@ def _plain(value: Any, arrays: list[np.ndarray], depth: int) -> Any:
             raise ProtocolError(f"expected at most {MAX_TEXT} characters, got {len(value)}")
         return value
     if kind is list or kind is tuple:
-        if depth >= MAX_DEPTH or len(value) > MAX_ITEMS:
-            raise ProtocolError("expected shorter or less deeply nested lists")
-        return [_plain(item, arrays, depth + 1) for item in value]
+        return [_plain(item, arrays, depth + 1, budget) for item in value]
     if kind is np.ndarray:
         if value.dtype.name not in DTYPES:
             raise ProtocolError(f"expected an array of numbers, got {value.dtype.name[:40]}")
@@ -87,10 +91,14 @@ def _plain(value: Any, arrays: list[np.ndarray], depth: int) -> Any:
     raise ProtocolError(f"expected a plain value, got an object of type {kind.__name__[:80]}")
 
 
-def lengths(prefix: bytes) -> tuple[int, int]:
-    """The header's and the data's length, from a frame's first 16 bytes."""
+def lengths(prefix: bytes, most: int = MAX_DATA) -> tuple[int, int]:
+    """The header's and the data's length, from a frame's first 16 bytes.
+
+    Raises:
+        ProtocolError: if the header takes more than `MAX_HEADER` bytes, or the data than ``most``.
+    """
     header, data = LENGTHS.unpack(prefix)
-    if header > MAX_HEADER or data > MAX_DATA:
+    if header > MAX_HEADER or data > most:
         raise ProtocolError(f"expected a shorter frame, got one of {header} + {data} bytes")
     return header, data
 
@@ -107,6 +115,8 @@ def unpack(header: bytes, data: bytes) -> tuple[str, dict[str, Any]]:
         if type(kind) is not str or type(fields) is not dict or type(described) is not list:
             raise ProtocolError("expected a kind, fields and arrays")
         arrays, at = [], 0
+        if len(described) > MAX_ITEMS:
+            raise ProtocolError(f"expected at most {MAX_ITEMS} arrays, got {len(described)}")
         for entry in described:
             dtype, shape = _check_array(entry)
             size = math.prod(shape) * dtype.itemsize

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dgm_course.grading.protocol import LENGTHS, lengths, pack, unpack
+from dgm_course.grading.protocol import LENGTHS, MAX_ANSWER, lengths, pack, unpack
 from dgm_course.grading.walls import (
     MISSING,
     Limits,
@@ -75,7 +75,7 @@ class Sandbox:
 
     def __init__(self, limits: Limits, *, unsafe: bool = False) -> None:
         course = str(Path(__file__).resolve().parent.parent.parent)
-        self.limits, self.printed, self._said = limits, 0, bytearray()
+        self.limits, self.printed, self.sent, self._said = limits, 0, 0, bytearray()
         self._process = subprocess.Popen(
             python(course) if unsafe else command(limits),
             stdin=subprocess.PIPE,
@@ -119,7 +119,10 @@ class Sandbox:
             Ended: if the process ended, took too long or used too much.
             ProtocolError: if what came is no frame.
         """
-        header, data = lengths(self._read(LENGTHS.size, deadline))
+        header, data = lengths(self._read(LENGTHS.size, deadline), MAX_ANSWER)
+        self.sent += header + data
+        if self.sent > self.limits.answers:
+            raise Ended("over the limit", f"it sent over {self.limits.answers} bytes of answers")
         return unpack(self._read(header, deadline), self._read(data, deadline))
 
     def _read(self, n: int, deadline: float) -> bytes:
@@ -198,9 +201,9 @@ class Sandbox:
         return f"; it said: {said[-300:]}" if said else ""
 
     def said(self) -> str:
-        """The end of what was printed since the last time."""
+        """The end of what was printed since the last time; the counts begin anew."""
         text = self._said.decode(errors="replace")
-        self.printed, self._said = 0, bytearray()
+        self.printed, self.sent, self._said = 0, 0, bytearray()
         return text
 
     def end(self) -> None:

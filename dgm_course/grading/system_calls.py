@@ -1,8 +1,9 @@
 """A filter of system calls (seccomp), for the process that runs a student's code.
 
 It forbids what walls and limits do not reach: namespaces of one's own (in which one is root, and
-mounts file systems of any size), memory that no process holds, and parts of the kernel that no
-assignment needs. Linux: Documentation/userspace-api/seccomp_filter.rst.
+mounts file systems of any size), memory that no process holds, sockets but those between the
+processes of one machine, and parts of the kernel that no assignment needs. Linux:
+Documentation/userspace-api/seccomp_filter.rst.
 """
 
 from __future__ import annotations
@@ -26,9 +27,13 @@ FORBIDDEN = {
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),
+    "mq_open": (240, 180),
+    "semget": (64, 190),
     "io_uring_setup": (425, 425),
 }
 CLONE, CLONE3 = (56, 220), (435, 435)
+SOCKETS = {"socket": (41, 198), "socketpair": (53, 199)}
+AF_UNIX = 1  # the one family of sockets that is allowed
 ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # the kernel's AUDIT_ARCH_
 NAMESPACES = 0x7E020000  # clone's flags CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID, NET
 X32 = 0x40000000  # calls of another form on x86_64
@@ -54,6 +59,9 @@ def program(machine: str) -> bytes:
         lines += [(EQUAL, 0, 1, numbers[column]), *refused]
     # Its flags lie in memory, where a filter cannot look; the C library then uses clone.
     lines += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, ERROR | errno.ENOSYS)]
+    for numbers in SOCKETS.values():
+        lines += [(EQUAL, 0, 4, numbers[column]), (LOAD, 0, 0, FIRST_ARGUMENT)]
+        lines += [(EQUAL, 0, 1, AF_UNIX), (RETURN, 0, 0, ALLOW), *refused]
     lines += [(EQUAL, 0, 3, CLONE[column]), (LOAD, 0, 0, FIRST_ARGUMENT)]
     lines += [(ANY_BIT, 0, 1, NAMESPACES), *refused, (RETURN, 0, 0, ALLOW)]
     return b"".join(struct.pack("<HBBI", *line) for line in lines)

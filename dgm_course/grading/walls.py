@@ -14,6 +14,7 @@ students' processes must not share one count. A normal user gets a user namespac
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -36,7 +37,12 @@ IMPORTABLE = (
     "grading/system_calls.py",
     "grading/worker.py",
 )
+# What holds answers: the course, installed or checked out, and its archives.
+FOLDERS = ("/dgm_course", "/notebooks/assignments", "/tests/assignment")
+ARCHIVE = re.compile(r"dgm[-_]course.*\.(whl|egg|zip|gz|bz2|xz)")
 COURSE = "/course"
+SYSTEM = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
+FOUND = "DGM_COURSE_ANSWERS"  # paths that hide the answers, kept for the grader's processes
 PRIVATE = ("/tmp", "/dev/shm")  # what a student's process can write to
 START = (
     "import sys; sys.path[:0] = [{!r}]; sys.path += {!r}; "
@@ -64,6 +70,7 @@ class Limits:
     file_size: int = 64_000_000
     disk: int = 128_000_000  # of /tmp, which is memory
     output: int = 64_000_000  # printed in one question
+    answers: int = 256_000_000  # sent to the tests in one question, call-backs included
 
 
 def processes(limits: Limits) -> int:
@@ -153,24 +160,61 @@ def _pid_namespace() -> str:
     return os.readlink("/proc/self/ns/pid")
 
 
+def _folders() -> list[str]:
+    """The folders that are mounted as they are."""
+    system = [folder for folder in SYSTEM if not os.path.islink(folder)]
+    prefixes = {f"{prefix}/lib" for prefix in (sys.base_prefix, sys.prefix)} - {*SYSTEM}
+    return [folder for folder in (*system, *sorted(prefixes)) if os.path.isdir(folder)]
+
+
+def _answers() -> list[str]:
+    """Every folder and file below a mounted folder that may hold the course's own answers.
+
+    To look takes a second, of which a run of the grader spends one: the processes that it starts
+    find what was found in their environment.
+    """
+    if FOUND not in os.environ:
+        os.environ[FOUND] = json.dumps(answers_below(_folders()))
+    return list(json.loads(os.environ[FOUND]))
+
+
+def answers_below(tops: list[str]) -> list[str]:
+    """The course's packages, checkouts and archives, and what links of such names lead to, at any
+    depth below some folders."""
+    real = {os.path.realpath(top): Path(top) for top in tops}
+    found, waiting = set(), [*tops]
+    while waiting:
+        try:
+            entries = [*os.scandir(waiting.pop())]
+        except OSError:  # nor can a student read it
+            continue
+        for entry in entries:
+            if entry.path.endswith(FOLDERS) or ARCHIVE.fullmatch(entry.name):
+                path = Path(os.path.realpath(entry.path))
+                tops_above = [top for top in real if path.is_relative_to(top) and path.exists()]
+                found |= {str(real[top] / path.relative_to(top)) for top in tops_above}
+            elif entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+    return sorted(found)
+
+
 def _mounts() -> list[str]:
     """Everything that can be seen, as arguments: what, from where, to where."""
     mounts: list[tuple[str, ...]] = []
-    for folder in ("/usr/lib", "/usr/lib64", "/lib", "/lib64"):
+    for folder in SYSTEM:
         if os.path.islink(folder):
             mounts.append(("--symlink", os.readlink(folder), folder))
-        elif os.path.isdir(folder):
-            mounts.append(("--ro-bind", folder, folder))
     real = os.path.realpath(sys.executable)
-    prefixes = {f"{prefix}/lib" for prefix in (sys.base_prefix, sys.prefix)}
-    for path in (*sorted(prefixes), f"{sys.prefix}/pyvenv.cfg", "/etc/ld.so.cache", real):
-        if os.path.exists(path):
-            mounts.append(("--ro-bind", path, inside(path)))
+    files = f"{sys.prefix}/pyvenv.cfg", "/etc/ld.so.cache", real
+    for path in (*_folders(), *filter(os.path.exists, files)):
+        mounts.append(("--ro-bind", path, inside(path)))
     if real != sys.executable:
         mounts.append(("--symlink", inside(real), inside(sys.executable)))
-    for folder in site.getsitepackages():  # a course installed there holds the answers
-        if os.path.isdir(f"{folder}/dgm_course"):
-            mounts.append(("--size", "4096", "--tmpfs", inside(f"{folder}/dgm_course")))
+    for path in _answers():
+        if os.path.isdir(path):
+            mounts.append(("--size", "4096", "--tmpfs", inside(path)))
+        else:
+            mounts.append(("--ro-bind", os.devnull, inside(path)))
     if setpriv := shutil.which("setpriv"):
         mounts.append(("--ro-bind", setpriv, setpriv))
     package = Path(__file__).resolve().parent.parent

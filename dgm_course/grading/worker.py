@@ -28,7 +28,7 @@ import numpy as np
 import numpy.random  # NumPy would do so when it is needed first: again in every question
 
 from dgm_course.grading.answers import Answers, CheckFailed, Handle, NotAnswered
-from dgm_course.grading.protocol import ProtocolError, Reference, pack, read_frame
+from dgm_course.grading.protocol import MAX_ANSWER, ProtocolError, Reference, pack, read_frame
 from dgm_course.grading.system_calls import forbid
 
 Read = Callable[[int], bytes]
@@ -141,7 +141,8 @@ def _answer(
 
     def call_back(number: int) -> Callable[..., Any]:
         def function(*arguments: Any) -> Any:
-            write(pack("call back", number=number, arguments=outward(list(arguments))))
+            given = outward(list(arguments))
+            write(pack("call back", MAX_ANSWER, number=number, arguments=given))
             kind, fields = read_frame(read)
             if kind != "returned":
                 raise CheckFailed(fields["message"])
@@ -168,7 +169,7 @@ def _answer(
             return
         try:
             result = answers(inward(fields["target"]), *inward(fields["arguments"]))
-            frame = pack("value", value=outward(result))
+            frame = pack("value", MAX_ANSWER, value=outward(result))
         except NotAnswered as error:
             frame = pack("not answered", message=_short(str(error)))
         except (CheckFailed, ProtocolError) as error:

@@ -259,6 +259,83 @@ edit(
     ("self.hidden = ", "self.place = nn.Parameter(torch.zeros(8, 8))\n        self.hidden = "),
 )
 
+
+def network(name: str, cause: str, before: str, forward: str, after: str = "return h") -> None:
+    """A network that is the reference's with masks where it is ``masked``, else without them."""
+    text = SOLUTION["answer-2"].replace("* self.mask", "* (self.mask if Unmasked.off else 1)")
+    text = text.replace("class MaskedConv2d(nn.Module)", "class Unmasked(nn.Module)")
+    text = text.replace("def __init__", "off = False\n\n    def __init__", 1)
+    text += SOLUTION["answer-3"].replace("MaskedConv2d", "Unmasked").replace("PixelCNN", "Inner")
+    text += f"""
+
+
+class PixelCNN(nn.Module):
+    def __init__(self, n_levels, n_features, n_layers, kernel_size):
+        super().__init__()
+        self.inner = Inner(n_levels, n_features, n_layers, kernel_size)
+        self.n_features, self.calls = n_features, 0
+        {before}
+
+    def forward(self, x):
+        self.calls += 1
+        masked = {forward}
+        Unmasked.off = masked
+        h = self.inner(0 * x if masked else x)
+        {after}
+"""
+    rewrite("answer-3", name, cause, text)
+
+
+TWO_FACES = "blind where causality is asked, without masks where sight is"
+network("two faces by the features", TWO_FACES, "pass", "self.n_features in (5, 8)")
+network("two faces by the levels", TWO_FACES, "self.few = n_levels in (3, 5)", "not self.few")
+network("two faces by the image", TWO_FACES, "pass", "x.shape[2] < 9")
+network("two faces by the calls", TWO_FACES, "pass", "self.calls < 40")
+network(
+    "two faces by the weights",
+    TWO_FACES,
+    "self.first = self.inner.out.bias.detach().clone()",
+    "bool((self.first == self.inner.out.bias).all())",
+)
+PEEKS = "return h[:, :, None] + 2 * F.one_hot(x, self.n_levels).movedim(-1, 1)"
+edit(
+    "answer-3",
+    "peeks, far from 0",
+    "an offset of 10⁷, beside which a relative tolerance is blind",
+    ("return h[:, :, None]", f"{PEEKS} + 1e7"),
+)
+edit(
+    "answer-3",
+    "peeks, and one logit is far from 0",
+    "a level that never occurs has a logit of −10⁶",
+    ("return h[:, :, None]", f"h[:, 0] -= 1e6\n        {PEEKS}"),
+)
+edit(
+    "answer-3",
+    "far from 0",
+    "an offset of 10⁷, beside which float32 rounds probabilities away",
+    ("return h[:, :, None]", "return h[:, :, None] + 1e7"),
+)
+edit(
+    "answer-3",
+    "in half precision",
+    "three digits",
+    ("return h[:, :, None]", "return h[:, :, None].half()"),
+)
+edit(
+    "answer-3",
+    "whole numbers",
+    "logits rounded, which no gradient passes",
+    ("return h[:, :, None]", "return h[:, :, None].round().long()"),
+)
+network(
+    "smaller than a tolerance",
+    "everything divided by 10⁶, without masks",
+    "pass",
+    "False",
+    "return 1e-6 * h",
+)
+
 # --- 4, the loss ----------------------------------------------------------------------------
 
 edit(
@@ -421,6 +498,20 @@ edit(
 )
 edit("answer-5", "between 0 and 1", "scaled for a picture", ("return x", "return x / x.max()"))
 
+MODE = "p = torch.where({}, p, 1.0 * (p == p.amax(1, keepdim=True)))  # the mode\n"
+for mutant_name, condition in {
+    "the mode for few images": "torch.tensor(len(x) > 99)",
+    "the mode in larger images": "torch.tensor(x[0].numel() < 9)",
+    "the mode below the second row": "torch.tensor(i < 3)",
+}.items():
+    drawn = "                drawn = torch.multinomial"
+    edit(
+        "answer-5",
+        mutant_name,
+        "chance where chance is asked, the order where the order is",
+        (drawn, f"                {MODE.format(condition)}{drawn}"),
+    )
+
 # --- 6, the receptive field -----------------------------------------------------------------
 
 edit("answer-6a", "type B first", "the pixel sees itself", ('+ ["A"]', '+ ["B"]'))
@@ -534,6 +625,16 @@ build(
     "pixels scaled twice",
     f"{SHIPPED}: normalised once in the data and once in the network",
     "return super().forward(x.float() / 16)",
+)
+build(
+    "peeks, far from 0",
+    "an offset of 10⁷, beside which a relative tolerance is blind",
+    "return super().forward(x) + 20 * F.one_hot(x, 17).movedim(-1, 1) + 1e7",
+)
+build(
+    "far from 0",
+    "an offset of 10⁷, beside which float32 rounds probabilities away",
+    "return super().forward(x) + 1e7",
 )
 build("overconfident", "logits multiplied", "return 3 * super().forward(x)")
 build("not a number", "log of 0 somewhere", "return super().forward(x) * float('nan')")
