@@ -17,6 +17,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dgm_course.checks import check_floating, check_tensor
+from dgm_course.data.toy import as_generator
+
 Outputs = Callable[[Tensor], Tensor]
 SEEN = 1e-12  # what float64 rounds is smaller, and what acts is larger
 
@@ -60,6 +63,7 @@ def check_causal(
         >>> sees_by_gradient(lambda x: x.cumsum(1), x).int().tolist()  # and these leak
         [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
+    check_tensor(values, "values")
     ways = {"perturbation": sees_by_perturbation(outputs_of, values, others)}
     if values.is_floating_point():
         ways = {"gradient": sees_by_gradient(outputs_of, values)} | ways
@@ -75,6 +79,7 @@ def check_causal(
             )
 
 
+@torch.inference_mode(False)  # gradients, also under ``no_grad``
 def sees_by_gradient(outputs_of: Outputs, values: Tensor, *, seed: int = 0) -> Tensor:
     """Which outputs (rows) have a gradient in which values (columns), at some row of the batch.
 
@@ -85,11 +90,14 @@ def sees_by_gradient(outputs_of: Outputs, values: Tensor, *, seed: int = 0) -> T
 
     Shapes: bool ``(T, T)``.
     """
-    values = values.detach().requires_grad_()
+    check_floating(values, "values")
+    if values.ndim != 2 or len(values) == 0:
+        raise ValueError(f"values must have shape (N, T), got shape {tuple(values.shape)}")
+    values = values.detach().clone().requires_grad_()
     outputs = _checked(outputs_of(values), values)  # (N, T, K)
     if not outputs.requires_grad:
         return torch.zeros(values.shape[1], values.shape[1], dtype=torch.bool)
-    generator = torch.Generator().manual_seed(seed)
+    generator = as_generator(seed)
     weights = torch.randn(outputs[:, 0].shape, generator=generator).to(outputs)  # (N, K)
     rows = []
     for output in (outputs * weights[:, None]).sum((0, 2)):
@@ -108,6 +116,8 @@ def sees_by_perturbation(outputs_of: Outputs, values: Tensor, others: Tensor) ->
         values: tokens or real numbers ``(N, T)``.
         others: what each of them is changed to, one place at a time, ``(N, T)``.
     """
+    check_tensor(values, "values")
+    check_tensor(others, "others")
     if values.ndim != 2 or values.shape != others.shape:
         raise ValueError(
             "values and others must both have shape (N, T), got shapes "
@@ -129,6 +139,7 @@ def sees_by_perturbation(outputs_of: Outputs, values: Tensor, others: Tensor) ->
 
 def _checked(outputs: Tensor, values: Tensor) -> Tensor:
     """The outputs as ``(N, T, K)``; a ValueError unless each value has its own, and finite."""
+    check_tensor(outputs, "what outputs_of returns")
     if outputs.shape[:2] != values.shape:
         raise ValueError(
             f"outputs_of must map {tuple(values.shape)} to shape ({len(values)}, "

@@ -61,6 +61,12 @@ def check_number(
     raise ValueError(f"{name} must be {kind}finite, got {value!r}")
 
 
+def check_instance(value: Any, kind: type, name: str) -> None:
+    """Raise a ValueError unless value is an instance of a class."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
+
+
 def check_tensor(x: Any, name: str) -> None:
     """Raise a ValueError unless x is a tensor."""
     if not isinstance(x, Tensor):

@@ -39,6 +39,8 @@ class Estimate(NamedTuple):
 def log_mean_exp(values: Tensor, dim: int) -> Tensor:
     """log (1/S Σ exp vₛ) along ``dim``, of size S ≥ 1, without overflow; that axis is gone."""
     check_floating(values, "values")
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        raise ValueError(f"dim must be an int, got {dim!r}")
     if not -values.ndim <= dim < values.ndim:
         raise ValueError(f"dim must be an axis of values, {tuple(values.shape)}, got {dim}")
     if values.shape[dim] == 0:
@@ -53,6 +55,7 @@ def bits_per_dim(nats: Tensor, n_dims: int) -> Tensor:
         nats: a negative log-likelihood per example, of any shape.
         n_dims: the number of dimensions D of an example: C · H · W for an image.
     """
+    check_tensor(nats, "nats")
     check_count(n_dims, "n_dims")
     return nats / (n_dims * math.log(2))
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # its first import takes a second, which whoever trains pays 
 
 def seed_everything(seed: int) -> None:
     """Seed Python's, NumPy's and PyTorch's global generators."""
+    seed = check_count(seed, "seed", 0, most=2**32 - 1)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002, the global stream is the one that other code draws from
     torch.manual_seed(seed)
@@ -49,6 +50,7 @@ def training_steps(
     max_grad_norm: float | None = None,
 ) -> Iterator[float]:
     """The steps of `fit`, one for each loss that is asked for: a live panel takes a few a tick."""
+    n_steps = check_count(n_steps, "n_steps", 0)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for step in range(n_steps):
         # The second, for gradients also under ``no_grad``.

@@ -10,6 +10,7 @@ from torch.distributions import Normal, kl_divergence
 
 from dgm_course.density_ratio import (
     MLP,
+    ContradictionWarning,
     DegenerateSupportWarning,
     DensityRatio,
     Logistic,
@@ -19,6 +20,8 @@ from dgm_course.density_ratio import (
     total_correlation,
     two_sample_test,
 )
+from dgm_course.density_ratio.classifiers import Standardise
+from dgm_course.density_ratio.ratio import least_kl
 
 # name -> a constructor of a classifier; "default" chooses.
 CLASSIFIERS = {
@@ -444,3 +447,100 @@ def test_two_sample_p_values_are_uniform_when_nothing_differs():
         for s in range(200)
     ]
     assert kstest(p_values, "uniform").pvalue > 0.01
+
+
+# --- heavy tails, and claims that contradict one another ------------------------------------
+
+CAUCHY = torch.distributions.Cauchy(0.0, 1.0)
+
+
+def with_one_far_point(x, column=0):
+    return x.index_put((torch.tensor(0), torch.tensor(column)), torch.tensor(1e6))
+
+
+@pytest.mark.parametrize(
+    ("draw", "expected"),
+    [
+        (lambda n: (CAUCHY.sample((n, 1)) + 1, CAUCHY.sample((n, 1))), math.log(1.25)),
+        pytest.param(lambda n: (2 * CAUCHY.sample((n, 1)), CAUCHY.sample((n, 1))), math.log(9 / 8),
+                     marks=pytest.mark.slow),
+        (lambda n: (CAUCHY.sample((n, 1)), CAUCHY.sample((n, 1))), 0.0),
+        pytest.param(lambda n: ((2 * torch.randn(n, 1) + 1).exp(), (2 * torch.randn(n, 1)).exp()),
+                     1 / 8, marks=pytest.mark.slow),
+        (lambda n: (with_one_far_point(torch.randn(n, 1) + 1), torch.randn(n, 1)), 0.5),
+        (lambda n: (with_one_far_point(torch.randn(n, 1)), torch.randn(n, 1)), 0.0),
+        (lambda n: (torch.randn(n, 5) + torch.eye(5)[1], with_one_far_point(torch.randn(n, 5), 4)),
+         0.5),
+        (lambda n: (1e8 + 16 * torch.randn(n, 1), 1e8 + 16 * torch.randn(n, 1) + 16), 0.5),
+        (lambda n: (torch.poisson(torch.full((n, 1), 4.0)), torch.poisson(torch.full((n, 1), 3.0))),
+         4 * math.log(4 / 3) - 1),
+    ],
+    ids="cauchy cauchy-scale cauchy-same lognormal outlier outlier-same 5d offset integers".split(),
+)  # fmt: skip
+def test_tails_and_outliers_leave_the_divergence_within_its_error(draw, expected):
+    torch.manual_seed(0)
+    found = DensityRatio(generator=0).fit(*draw(1000)).kl()
+    assert abs(found.value - expected) < 3 * found.standard_error
+    assert found.standard_error < 0.1
+
+
+@pytest.mark.parametrize("side", ["x", "y"])
+def test_a_heavy_tail_is_bent_and_nothing_else(side):
+    torch.manual_seed(0)
+    x = torch.cat([torch.randn(2000, 2), 1 + 3 * torch.randn(2000, 2)]).double()
+    y = torch.arange(4000) < 2000
+    far = with_one_far_point(x.float()).double() if side == "x" else -with_one_far_point(x.float())
+    bent = Standardise(far.double(), y)
+    plain = Standardise(x, y)
+    torch.testing.assert_close(plain(x), (x - x.mean(0)) / x.std(0))
+    assert bent(far.double())[:, 0].abs().max() < 30
+    assert bent(far.double())[1:, 0].std() == pytest.approx(1, abs=0.2)
+    at = torch.linspace(-100, 100, 999, dtype=torch.float64)[:, None].expand(-1, 2)
+    assert (bent(at).diff(dim=0) > 0).all(), "it keeps the order"
+
+
+@pytest.mark.parametrize("n", [4, 10, 30])
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e6])
+def test_equal_constants_are_not_called_separable(n, value):
+    x = torch.full((n, 2), value)
+    ratio = DensityRatio(Logistic(1), n_folds=2, generator=0).fit(x, x)  # warnings are errors
+    assert ratio.kl().value == pytest.approx(0, abs=1e-9)
+
+
+def test_tiny_samples_of_one_density_are_not_called_separable():
+    torch.manual_seed(0)
+    DensityRatio(Logistic(1), generator=0).fit(torch.randn(10, 1), torch.randn(10, 1))
+
+
+class Flattened:
+    """A classifier that orders the points as a good one does, and says next to nothing."""
+
+    def fit(self, x, y, generator):
+        return self
+
+    def logit(self, x):
+        return torch.where(x[:, 0].abs() > 4, 1e3 * x[:, 0], 1e-6 * x[:, 0])
+
+
+@pytest.mark.parametrize("shift", [1.0, 1.5, -1.0])
+def test_a_divergence_that_the_order_of_the_scores_contradicts_is_named(shift):
+    torch.manual_seed(0)
+    x_p, x_q = torch.randn(2000, 1) + shift, torch.randn(2000, 1)
+    x_q[:300], x_p[:300] = 1e3 * torch.randn(300, 1), 1e3 * torch.randn(300, 1)
+    with pytest.warns(
+        ContradictionWarning, match=r"KL.* = -?0\.0.* the curve, 0\.[367].* 0\.[24].* nats"
+    ):
+        DensityRatio(Flattened(), generator=0).fit(x_p, x_q)
+
+
+@pytest.mark.parametrize("shift", [0.3, 1.0, 2.0])
+def test_the_least_divergence_of_an_area_is_below_the_true_one(shift):
+    """And for a tilted uniform density, p ∝ e^(λu) on [0, 1] against q uniform, it is reached."""
+    normal = torch.distributions.Normal(0.0, 1.0)
+    area = normal.cdf(torch.tensor(shift / 2**0.5)).item()
+    assert 0.5 * shift**2 / 2 < least_kl(area) < shift**2 / 2
+    slope, u = 3 * shift, (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    log_p = slope * u - torch.logsumexp(slope * u, 0) + math.log(20_000)
+    area = (log_p.exp() * u).mean().item()
+    assert least_kl(area) == pytest.approx((log_p.exp() * log_p).mean().item(), abs=1e-3)
+    assert least_kl(0.5) == 0

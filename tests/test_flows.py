@@ -486,3 +486,43 @@ def test_base_of_the_wrong_shape_is_refused():
         FlowModel(Normal(torch.zeros(2), torch.ones(2)), PlanarFlow(2))
     with pytest.raises(ValueError, match=r"got \(\) and \(3,\)"):
         FlowModel(MultivariateNormal(torch.zeros(3), torch.eye(3)), PlanarFlow(2))
+
+
+# --- derivatives of the inverse -------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("slope", [0.05, 0.9, 4.0])
+def test_the_root_has_derivatives_of_every_order(slope):
+    r = torch.linspace(-2, 2, 5, dtype=torch.float64, requires_grad=True)
+    slope = torch.tensor(slope, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(solve_tanh_equation, (r, slope), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(solve_tanh_equation, (r, slope))
+
+    def second(r):
+        (first,) = torch.autograd.grad(solve_tanh_equation(r, slope).sum(), r, create_graph=True)
+        return torch.autograd.grad(first.sum(), r, create_graph=True)[0]
+
+    assert torch.autograd.gradcheck(second, r)  # the third
+
+
+@pytest.mark.parametrize("name", INVERTIBLE)
+def test_second_derivatives_through_a_flow_and_its_inverse(name):
+    flow = strong(BIJECTIONS[name](), scale=0.7)
+    x = torch.randn(2, flow.dim, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(flow, x)
+    assert torch.autograd.gradgradcheck(flow.inverse, x)
+
+
+def test_the_inverse_bends_as_the_map_says():
+    """f(g(z)) = z, differentiated twice: f″ = −g″ / g′³."""
+    flow, z = strong(PlanarFlow(1, 3)), torch.tensor([[0.4]], dtype=torch.float64)
+
+    def derivatives(map_, at):
+        first = lambda t: torch.func.grad(lambda t: map_(t[None, None])[0].sum())(t)  # noqa: E731
+        return first(at), torch.func.grad(first)(at)
+
+    g1, g2 = derivatives(flow, z[0, 0])
+    f1, f2 = derivatives(flow.inverse, flow(z)[0][0, 0])
+    torch.testing.assert_close(f1, 1 / g1)
+    torch.testing.assert_close(f2, -g2 / g1**3)

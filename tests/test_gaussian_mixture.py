@@ -12,7 +12,12 @@ from sklearn.mixture import GaussianMixture as Sklearn
 from sklearn.utils.estimator_checks import check_estimator
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from dgm_course.mixtures import GaussianMixture, VariationalGaussianMixture, gaussians
+from dgm_course.mixtures import (
+    GaussianMixture,
+    MeanFieldGaussian,
+    VariationalGaussianMixture,
+    gaussians,
+)
 from dgm_course.mixtures.gaussians import COVARIANCE_TYPES as TYPES
 from dgm_course.mixtures.gaussians import Gaussians, expectation, weighted_moments
 
@@ -581,3 +586,73 @@ def test_expected_log_density_is_the_mean_over_points():
 def test_the_package_alone_does_not_import_scikit_learn():
     code = "import sys, dgm_course; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- digits ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extent", [1e3, 1e6, 1e9])
+def test_narrow_components_far_apart_keep_their_digits(extent):
+    """Two pairs of points: the density at a point is that of its own component."""
+    width = 1e-3
+    x = np.array([[-extent], [-extent + 2 * width], [extent], [extent + 2 * width]])
+    precisions = np.full((2, 1, 1), width**-2)
+    mixture = fit(x, 2, means_init=[[-extent], [extent]], precisions_init=precisions)
+    z = (x - mixture.means_[[0, 0, 1, 1]]) / np.sqrt(mixture.covariances_[[0, 0, 1, 1], 0])
+    expected = -0.5 * z**2 - 0.5 * np.log(2 * math.pi * mixture.covariances_[[0, 0, 1, 1], 0])
+    expected = expected[:, 0] + np.log(mixture.weights_[[0, 0, 1, 1]])
+    np.testing.assert_allclose(mixture.score_samples(x), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("centre", [1e3, 1e6, 1e8])
+def test_points_go_to_the_nearer_of_two_centres_far_out(centre):
+    near, far = np.array([[0.0], [1.0]]), np.array([[-centre]] * 30)
+    x = np.concatenate([far, near])
+    options = {"max_iter": 0, "covariance_type": "diag", "reg_covar": 1e-9}
+    mixture = GaussianMixture(3, means_init=[[-centre], [0.1], [0.9]], **options).fit(x)
+    assert mixture.predict(near).tolist() == [1, 2]
+
+
+# --- the rounding of a dtype ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off", [6e-8, 1e-6, 1e-4])  # as the inverse of a worse conditioned one
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_a_float32_inverse_is_symmetric_enough(off, kind):
+    x = np.random.default_rng(0).normal(size=(20, 8))
+    precision = np.linalg.inv(np.cov(x.T)).astype(np.float32)
+    precision[0, 1] += off
+    assert precision[0, 1] != precision[1, 0]
+    start = {"precisions_init": precision if kind == "tied" else precision[None]}
+    mixture = GaussianMixture(1, covariance_type=kind, max_iter=0, **start).fit(x)
+    assert (mixture.precisions_ == np.swapaxes(mixture.precisions_, -1, -2)).all()
+    assert MeanFieldGaussian(np.zeros(8), precision).kl() >= 0
+    VariationalGaussianMixture(1, covariance_prior=precision).fit(x)
+
+
+def test_float32_weights_and_responsibilities_sum_to_one():
+    rng = np.random.default_rng(0)
+    k, x = 500, rng.normal(size=(600, 1))
+    weights = np.full(k, np.float32(1 / k) * np.float32(1 + 3e-6), dtype=np.float32)
+    assert abs(float(weights.sum(dtype=float)) - 1) > 1e-6
+    mixture = GaussianMixture(k, weights_init=weights, max_iter=0, random_state=0).fit(x)
+    assert mixture.sample(5)[0].shape == (5, 1)
+    r = np.repeat(weights[None], len(x), 0)
+    assert np.isfinite(mixture.lower_bound(x, r)).all()
+    with pytest.raises(ValueError, match="must be a distribution"):
+        mixture.lower_bound(x, r.astype(np.float64))
+
+
+# --- arguments that change after a fit ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change", [{"n_components": 3}, {"covariance_type": "diag"}, {"covariance_type": "tied"}]
+)
+def test_a_mixture_of_other_arguments_than_its_fit_is_refused(change):
+    x, k = some_data(24, d=2, k=2)
+    mixture = GaussianMixture(k, random_state=0).fit(x).set_params(**change)
+    for call in (mixture.score, mixture.predict_proba, mixture.bic, lambda x: mixture.sample()):
+        with pytest.raises(ValueError, match="arguments must be those of the fit.*fit again"):
+            call(x)
+    mixture.fit(x).score(x)

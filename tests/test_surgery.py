@@ -600,3 +600,39 @@ def test_readings_refuse_shapes_that_would_broadcast():
             reading(GOOD, keeps_an_axis)
         with pytest.raises(ValueError, match="at most 2 latent dimensions, got 3"):
             reading(scattered(5, 3), log_likelihood)
+
+
+# --- digits ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e6, 1e8])
+@pytest.mark.parametrize(("gap", "scale"), [(1e3, 1e-8), (1.0, 1e-6), (1e8, 1e-3), (1e4, 1.0)])
+@pytest.mark.parametrize("method", ["monte_carlo", "minibatch"])
+def test_codes_that_lie_apart_are_told_apart_or_refused(offset, gap, scale, method):
+    """I = ln 2 of two codes, however narrow they are and however far out."""
+    q = gaussians([[offset], [offset + gap]], [[scale], [scale]])
+    options = {"batch_size": 2} if method == "minibatch" else {}
+    if offset + gap >= 1e12 * scale:
+        with pytest.raises(ValueError, match="no digits of z − μ, got"):
+            decompose_kl(q, method=method, **options)
+    else:
+        found = decompose_kl(q, method=method, generator=0, **options).mutual_information
+        assert found.item() == pytest.approx(math.log(2), abs=1e-8)
+
+
+@pytest.mark.parametrize(("gap", "scale"), [(1e3, 1e-8), (1e8, 1e-3), (1e4, 1.0), (3.0, 1.0)])
+def test_far_codes_have_the_density_of_a_sum_of_normals(gap, scale):
+    q = gaussians([[0.0, 1.0], [gap, -gap]], [[scale, 2 * scale]] * 2)
+    z = q.mean + scale * torch.tensor([[0.3, -2.0], [1.0, 0.5]], dtype=DOUBLE)
+    expected = torch.logsumexp(q.log_prob(z[:, None]), 1) - math.log(2)
+    torch.testing.assert_close(AggregatedPosterior(q).log_prob(z), expected, atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("offset", [1e3, 1e6, 1e8])
+def test_a_grid_far_out_is_that_at_the_origin(offset):
+    def terms(at):
+        prior = Independent(Normal(torch.full((1,), at, dtype=DOUBLE), 1.0), 1)
+        q = gaussians([[at], [at + 1.5]], [[1e-2], [1e-2]])
+        return torch.stack(decompose_kl(q, prior=prior, method="quadrature")[:3])
+
+    torch.testing.assert_close(terms(offset), terms(0.0), atol=1e-5, rtol=0)

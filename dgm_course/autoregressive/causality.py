@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from dgm_course import causality
-from dgm_course.autoregressive.image_model import ImageModel, random_conditions
+from dgm_course.autoregressive.image_model import ImageModel, check_size, random_conditions
+from dgm_course.checks import check_count, check_instance
+from dgm_course.data.toy import as_generator
 
 
 def check_causal(
@@ -68,7 +70,9 @@ class InOrder(NamedTuple):
 
 def _in_order(model: ImageModel, size: tuple[int, int], n_images: int, seed: int) -> InOrder:
     """A float64 copy of the model at random images, a pixel's channels side by side."""
-    generator = torch.Generator().manual_seed(seed)
+    check_instance(model, ImageModel, "model")
+    generator, size = as_generator(seed), check_size(size)
+    check_count(n_images, "n_images")
     model = copy.deepcopy(model).double().cpu()
     shape = (n_images, *size, model.n_channels)
     x = torch.randint(model.n_levels, shape, generator=generator)

@@ -121,7 +121,7 @@ class GatedPixelCNN(ImageModel):
         n_context: int | None = None,
     ) -> None:
         super().__init__(n_levels, n_channels, n_classes, n_context)
-        check_depth(n_layers, kernel_size)
+        check_depth(n_features, n_layers, kernel_size)
         told = n_channels, n_classes, n_context
         layers = [
             GatedLayer(n_in, n_features, kernel_size, *told, first=number == 0)

@@ -115,6 +115,8 @@ class MaskedConv2d(nn.Module):
     ) -> None:
         super().__init__()
         spatial = causal_mask(kernel_size, mask_type, stack)  # (rows, k)
+        check_count(in_features, "in_features")
+        check_count(n_channels, "n_channels")
         if mask_type == "A" and in_features != n_channels:
             raise ValueError(
                 "mask_type must be 'B' after the first layer: type A closes a pixel's own value, "

@@ -52,7 +52,7 @@ class PixelCNN(ImageModel):
         n_context: int | None = None,
     ) -> None:
         super().__init__(n_levels, n_channels, n_context=n_context)
-        check_depth(n_layers, kernel_size)
+        check_depth(n_features, n_layers, kernel_size)
 
         def conv(n_in: int, n_out: int, k: int, mask_type: str = "B") -> MaskedConv2d:
             return MaskedConv2d(n_in, n_out, k, mask_type, n_channels=n_channels)
@@ -126,7 +126,8 @@ class PixelCNNCache:
         self.convs[0].put(j, c, self.model.values_of(levels)[:, None])
 
 
-def check_depth(n_layers: int, kernel_size: int) -> None:
-    """Raise a ValueError unless a stack of that depth and kernel can see a neighbour."""
+def check_depth(n_features: int, n_layers: int, kernel_size: int) -> None:
+    """Raise a ValueError unless a stack of that width, depth and kernel can see a neighbour."""
+    check_count(n_features, "n_features")
     check_count(n_layers, "n_layers")
     check_count(kernel_size, "kernel_size", 3)

@@ -11,6 +11,8 @@ from torch import Tensor
 from dgm_course.autoregressive.gated import GatedPixelCNN
 from dgm_course.autoregressive.image_model import random_conditions
 from dgm_course.autoregressive.pixelcnn import PixelCNN
+from dgm_course.checks import check_count, check_instance, check_tensor
+from dgm_course.data.toy import as_generator
 
 
 def compose(masks: Sequence[Tensor]) -> Tensor:
@@ -24,6 +26,8 @@ def compose(masks: Sequence[Tensor]) -> Tensor:
 
     Shapes: bool ``(2R + 1, 2R + 1)``, the pixel itself in the middle, R the sum of half-widths.
     """
+    for mask in masks:
+        check_tensor(mask, "each of masks")
     radius = sum(mask.shape[1] // 2 for mask in masks)
     field = torch.zeros(2 * radius + 1, 2 * radius + 1, dtype=torch.bool)
     field[radius, radius] = True
@@ -41,6 +45,7 @@ def visible_pixels(model: PixelCNN | GatedPixelCNN) -> Tensor:
     """
     if isinstance(model, PixelCNN):
         return compose([_open(layer.mask) for layer in (model.first, *model.residual)])
+    check_instance(model, GatedPixelCNN, "model")
     radius = sum(layer.vertical.mask.shape[3] // 2 for layer in model.layers)
     of_v = torch.zeros(2 * radius + 1, 2 * radius + 1, dtype=torch.bool)
     of_h = of_v.clone()
@@ -52,13 +57,14 @@ def visible_pixels(model: PixelCNN | GatedPixelCNN) -> Tensor:
     return of_v | of_h
 
 
+@torch.inference_mode(False)  # gradients, also under ``no_grad``
 def visible_by_gradient(model: PixelCNN | GatedPixelCNN, *, seed: int = 0) -> Tensor:
     """The pixels in which one pixel's logits have a gradient that is not 0, as `visible_pixels`.
 
     From a copy in float64, over 8 random images; a pixel that only relus at rest lead to is missed.
     """
     radius = visible_pixels(model).shape[0] // 2
-    generator = torch.Generator().manual_seed(seed)
+    generator = as_generator(seed)
     model, side = copy.deepcopy(model).double().cpu(), 2 * radius + 1
     shape = (8, model.n_channels, side, side)
     values = torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
@@ -76,7 +82,8 @@ def visible_by_formula(kernel_size: int, n_layers: int, *, gated: bool = False) 
     stacks, to r min(L, j) only with one, whose every step to the right of the own row's end must
     be bought with a step up.
     """
-    r = kernel_size // 2
+    check_count(n_layers, "n_layers")
+    r = check_count(kernel_size, "kernel_size") // 2
     radius = r * n_layers
     up = torch.arange(radius, -radius - 1, -1)[:, None]  # j, rows above the pixel
     across = torch.arange(-radius, radius + 1)[None]
@@ -86,11 +93,17 @@ def visible_by_formula(kernel_size: int, n_layers: int, *, gated: bool = False) 
 
 def blind_pixels(kernel_size: int, n_layers: int) -> int:
     """r L (L − 1) / 2: earlier pixels within r L that L plain k×k layers never see."""
-    return kernel_size // 2 * n_layers * (n_layers - 1) // 2
+    check_count(n_layers, "n_layers")
+    return check_count(kernel_size, "kernel_size") // 2 * n_layers * (n_layers - 1) // 2
 
 
 def count_blind(field: Tensor) -> int:
     """How many earlier pixels of the field's square are not seen: all rows above, own row left."""
+    check_tensor(field, "field")
+    if field.ndim != 2 or field.shape[0] != field.shape[1] or field.dtype != torch.bool:
+        raise ValueError(
+            f"field must be a square of bool, got shape {tuple(field.shape)} and {field.dtype}"
+        )
     centre = field.shape[0] // 2
     earlier = torch.zeros_like(field)
     earlier[:centre] = True

@@ -33,6 +33,8 @@ def sample_pixels(
     """``given`` ``(N, C, H, W)`` with each −1 replaced by a draw from its softmax."""
     x = given.clone()
     _, n_channels, height, width = x.shape
+    # Nearer to 0 all but the likeliest have no chance; a quotient would overflow.
+    temperature = max(temperature, torch.finfo(torch.float32).tiny)
     unknown = (given < 0).any(0).tolist()  # (C, H, W)
     for i in range(height):
         cache.start_row()
@@ -40,7 +42,8 @@ def sample_pixels(
             for c in range(n_channels):
                 logits = cache.logits(j, c)  # (N, n_levels)
                 if unknown[c][i][j]:
-                    p = torch.softmax(logits / temperature, 1)
+                    below = logits - logits.amax(1, keepdim=True)
+                    p = torch.softmax(below / temperature, 1)
                     drawn = torch.multinomial(p, 1, generator=generator).squeeze(1)  # (N,)
                     x[:, c, i, j] = torch.where(given[:, c, i, j] < 0, drawn, given[:, c, i, j])
                 cache.put(j, c, x[:, c, i, j])

@@ -7,6 +7,7 @@ flows that are trained towards a density; and samplers, for flows that are train
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -120,7 +121,7 @@ def correlated_gaussian(
     At angle 0 the axes are independent; at π/4 the correlation is 0.8.
     """
     for name, pair in (("mean", mean), ("scales", scales)):
-        if len(pair) != 2:
+        if not isinstance(pair, Sequence) or len(pair) != 2:
             raise ValueError(f"{name} must be two numbers, got {pair!r}")
         for number in pair:
             check_number(number, name, or_negative=name == "mean")

@@ -120,6 +120,7 @@ class Network(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
+        dim, hidden = check_count(dim, "dim"), check_count(hidden, "hidden")
         self.straight = nn.Linear(dim, 1)
         self.bent = nn.Sequential(
             nn.Linear(dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),

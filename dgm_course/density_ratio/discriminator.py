@@ -29,6 +29,8 @@ def optimal_discriminator(log_p: Tensor, log_q: Tensor) -> Tensor:
         >>> optimal_discriminator(log_p, log_q=torch.tensor([-1.0, -1.0]))
         tensor([0.7311, 0.0000])
     """
+    check_floating(log_p, "log_p")
+    check_floating(log_q, "log_q")
     check_same_shape("log_p", log_p, "log_q", log_q)
     neither = torch.isneginf(log_p) & torch.isneginf(log_q)
     return torch.sigmoid((log_p - log_q).masked_fill(neither, 0.0))

@@ -273,16 +273,18 @@ class DensityRatio:
             )
             return
         area = self.auc()
-        least = least_kl(max(area.value, 1 - area.value) - 3 * area.standard_error)
+        above = max(area.value, 1 - area.value)
+        least = least_kl(above - 3 * area.standard_error)
         for name, kl in (("KL(p ‖ q)", self.kl()), ("KL(q ‖ p)", self.reverse_kl())):
             if kl.value + 3 * kl.standard_error < least:
                 warnings.warn(
                     f"{name} = {kl} contradicts the area under the curve, {area}, which asks for "
-                    f"{least_kl(area.value):.4f} nats or more: the log-ratios are no measurement. "
+                    f"{least_kl(above):.4f} nats or more: the log-ratios are no measurement. "
                     "Look for far outliers, and at calibration_curve()",
                     ContradictionWarning,
                     stacklevel=4,
                 )
+                return
 
     def _check_samples(self, x_p: Tensor, x_q: Tensor) -> None:
         for name, x in (("x_p", x_p), ("x_q", x_q)):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from dgm_course.checks import check_count, check_number, check_tensor
+from dgm_course.checks import check_count, check_instance, check_number, check_tensor
 from dgm_course.flows.bijection import Bijection
 
 
@@ -49,6 +49,12 @@ class FlowModel(nn.Module):
 
     def __init__(self, base: Distribution | nn.Module, bijection: Bijection) -> None:
         super().__init__()
+        check_instance(bijection, Bijection, "bijection")
+        if not isinstance(base, Distribution | nn.Module):
+            raise ValueError(
+                f"base must be a Distribution or a module that returns one, got "
+                f"{type(base).__name__}"
+            )
         self._base = base
         self.bijection = bijection
         shapes = tuple(self.base.batch_shape), tuple(self.base.event_shape)
@@ -95,6 +101,7 @@ def forward_kl(model: FlowModel, x: Tensor) -> Tensor:
 
     Shapes: x ``(N, D)`` to nats ``(N,)``. Calls f, the bijection's `inverse`, and never g.
     """
+    check_instance(model, FlowModel, "model")
     return -model.log_prob(x)
 
 
@@ -113,6 +120,7 @@ def reverse_kl(
 
     Shapes: returns nats ``(n,)``. Calls g, the bijection's `forward`, and never f; needs no data.
     """
+    check_instance(model, FlowModel, "model")
     check_number(beta, "beta", or_zero=True)
     x, log_prob = model.rsample_and_log_prob(n)
     check_tensor(target := log_target(x), "what log_target returns")

@@ -223,6 +223,7 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
             )
 
     def _checked(self, X: ArrayLike, *, reset: bool = False) -> np.ndarray:
+        X = X.detach().double() if isinstance(X, Tensor) else X  # NumPy takes not every dtype
         return validate_data(self, X, reset=reset, dtype=np.float64, ensure_min_samples=1 + reset)
 
     def _checked_with(self, X: ArrayLike, responsibilities: ArrayLike) -> tuple[np.ndarray, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal, constraints
 
-from dgm_course.checks import check_count
+from dgm_course.checks import check_count, check_instance
 from dgm_course.vae.gaussian_vae import GaussianVAE, LatentVariableModel
 
 
@@ -36,6 +36,7 @@ class AutoregressiveVAE(LatentVariableModel):
 
     def __init__(self, vae: GaussianVAE, window: int) -> None:
         super().__init__()
+        check_instance(vae, GaussianVAE, "vae")
         if vae.likelihood == "categorical":
             raise ValueError("vae must have a Gaussian or Bernoulli decoder, got 'categorical'")
         window = check_count(window, "window", 0, most=vae.x_dim - 1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
+from dgm_course.checks import check_count, check_floating, check_instance, check_number
 from dgm_course.vae.autoregressive_decoder import AutoregressiveVAE
 from dgm_course.vae.gaussian_vae import ElboTerms, GaussianVAE
 
@@ -73,6 +74,7 @@ class LinearVAE(NamedTuple):
         )
 
     def _moments(self, data: MultivariateNormal) -> tuple[Tensor, Tensor]:
+        check_instance(data, MultivariateNormal, "data")
         if data.mean.shape != self.mean.shape:
             raise ValueError(
                 f"data must be a Gaussian of {len(self.mean)} features, "
@@ -88,6 +90,7 @@ def parameters_of(vae: GaussianVAE) -> LinearVAE:
     Raises:
         ValueError: for one that is not linear, or whose noise depends on z.
     """
+    check_instance(vae, GaussianVAE, "vae")
     if vae.hidden != 0 or vae.likelihood != "gaussian" or vae.noise == "network":
         raise ValueError(
             "vae must have hidden=0 and a Gaussian decoder whose noise does not depend on z, got "
@@ -159,10 +162,10 @@ def best_with_fixed_noise(
     Source: derived from Tipping & Bishop 1999, equation 7 and appendix A,
     https://doi.org/10.1111/1467-9868.00196.
     """
+    check_instance(data, MultivariateNormal, "data")
     m, sigma = data.mean.double(), data.covariance_matrix.double()
     _positive(noise_variance=noise_variance, beta=beta)
-    if not 1 <= z_dim <= len(m):
-        raise ValueError(f"z_dim must be between 1 and {len(m)}, the data's D, got {z_dim}")
+    z_dim = check_count(z_dim, "z_dim", most=len(m))
     eigenvalues, vectors = torch.linalg.eigh(sigma)  # ascending
     top = (eigenvalues - beta * noise_variance).clamp_min(0).sqrt().flip(0)[:z_dim]
     weight = vectors.flip(1)[:, :z_dim] * top
@@ -186,6 +189,9 @@ def diagonal_noise_rate(correlation: Tensor | float, beta: Tensor | float = 1.0)
         correlation: ρ of the two features, −1 < ρ < 1.
         beta: weight of the KL term, at least 1.
     """
+    for name, value in (("correlation", correlation), ("beta", beta)):
+        if not isinstance(value, Tensor):
+            check_number(value, name, or_negative=True)
     rho, beta = torch.as_tensor(correlation).abs().double(), torch.as_tensor(beta).double()
     if (rho >= 1).any() or (beta < 1).any():
         raise ValueError(
@@ -204,6 +210,7 @@ def best_with_diagonal_noise(data: MultivariateNormal, beta: float = 1.0) -> Lin
 
     Source: derived, as `diagonal_noise_rate`.
     """
+    check_instance(data, MultivariateNormal, "data")
     m, sigma = data.mean.double(), data.covariance_matrix.double()
     if len(m) != 2:
         raise ValueError(f"data must have two features, got {len(m)}")
@@ -224,6 +231,11 @@ def collapse_costs(covariance: Tensor) -> Tensor:
 
     Shapes: covariance ``(D, D)`` to ``()``.
     """
+    check_floating(covariance, "covariance")
+    if covariance.ndim != 2 or len(covariance) != covariance.shape[1]:
+        raise ValueError(f"covariance must have shape (D, D), got {tuple(covariance.shape)}")
+    if torch.linalg.cholesky_ex(covariance.double()).info > 0:
+        raise ValueError(f"covariance must be positive definite, got {covariance.tolist()}")
     return 0.5 * (covariance.diagonal().log().sum() - torch.logdet(covariance))
 
 
@@ -240,9 +252,13 @@ def ridge(data: MultivariateNormal, first_weight: Tensor) -> list[LinearVAE]:
     Raises:
         ValueError: for a t that leaves a ψ that is not positive.
     """
+    check_instance(data, MultivariateNormal, "data")
     m, sigma = data.mean.double(), data.covariance_matrix.double()
     if len(m) != 2:
         raise ValueError(f"data must have two features, got {len(m)}")
+    check_floating(first_weight, "first_weight")
+    if first_weight.ndim != 1:
+        raise ValueError(f"first_weight must have shape (P,), got {tuple(first_weight.shape)}")
     t = first_weight.double()
     # With Σ₁₂ = 0 the second weight is 0, also at t = 0, where the latent is not used.
     second = sigma[0, 1] / torch.where(t == 0, 1.0, t)
@@ -264,14 +280,15 @@ def _kept(
 ) -> Tensor:
     """min(1, βσ²/λ): the share of the code's variance that is noise."""
     _positive(eigenvalue=eigenvalue, noise_variance=noise_variance, beta=beta)
-    return (
-        torch.as_tensor(beta * noise_variance).double() / torch.as_tensor(eigenvalue).double()
-    ).clamp_max(1)
+    noise = torch.as_tensor(beta * noise_variance).double()
+    return (noise / torch.as_tensor(eigenvalue).double()).clamp_max(1)
 
 
 def _positive(**values: Tensor | float) -> None:
     for name, value in values.items():
-        if not (torch.as_tensor(value) > 0).all():
+        if not isinstance(value, Tensor):
+            check_number(value, name)
+        elif not (value > 0).all():
             raise ValueError(f"{name} must be positive, got {value}")
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dgm_course.checks import check_count, check_number, check_same_shape
+from dgm_course.checks import check_count, check_instance, check_number, check_same_shape
 from dgm_course.probability import log_mean_exp
 from dgm_course.vae.gaussian_vae import ElboTerms, LatentVariableModel, kl_per_dimension
 
@@ -24,6 +24,7 @@ def beta_elbo(terms: ElboTerms, beta: float) -> Tensor:
     Raises:
         ValueError: for β < 0, or terms of different shapes.
     """
+    check_instance(terms, ElboTerms, "terms")
     check_number(beta, "beta", or_zero=True)
     check_same_shape("reconstruction", terms.reconstruction, "kl", terms.kl)
     return terms.reconstruction - beta * terms.kl
@@ -62,6 +63,7 @@ def free_bits(
 
     Shapes: returns ``()``, a number for the whole batch, for the maximum joins its examples.
     """
+    check_instance(model, LatentVariableModel, "model")
     check_number(threshold, "threshold", or_zero=True)
     n_samples = check_count(n_samples, "n_samples")
     q = model.encode(x)
@@ -72,6 +74,7 @@ def free_bits(
 
 def log_weights(model: LatentVariableModel, x: Tensor, n_samples: int) -> Tensor:
     """log p(x, z_s) − log q(z_s|x) of S codes a point, with gradients: ``(N, D)`` to ``(S, N)``."""
+    check_instance(model, LatentVariableModel, "model")
     n_samples = check_count(n_samples, "n_samples")
     q = model.encode(x)
     z = q.rsample((n_samples,))  # (S, N, M)
@@ -136,6 +139,8 @@ def log_prob_by_quadrature(
         ValueError: for M > 2, or where every second node gives another value by more than 0.001
             nats: the nodes are too far apart for p(x|z).
     """
+    check_instance(model, LatentVariableModel, "model")
+    model.as_numbers(x)
     if model.z_dim > 2:
         raise ValueError(f"quadrature needs z_dim of at most 2, got {model.z_dim}")
     check_number(limit, "limit")

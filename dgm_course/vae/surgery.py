@@ -265,8 +265,9 @@ def reconstruction_minus_kl(
     Source, Args, Shapes and Raises as for `evidence_minus_posterior_kl`; the prior must have a
     KL divergence from a Gaussian in closed form.
     """
+    mean, scale = mean_and_scale(q)
     p, _ = _prior(prior, q)
-    kl = kl_divergence(gaussians(*mean_and_scale(q)), p).double()
+    kl = kl_divergence(gaussians(mean, scale), p).double()
     return _expectation(q, lambda z: _checked(log_likelihood, z, q)), -kl
 
 

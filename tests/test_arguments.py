@@ -1,0 +1,186 @@
+"""Odd arguments are refused by name where they enter, and NumPy's ints are ints."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Independent, MultivariateNormal, Normal
+
+from dgm_course import causality, data, losses, probability
+from dgm_course.autoregressive import GatedPixelCNN, IndependentPixels, PixelCNN, Uniform
+from dgm_course.checks import MOST, check_count, check_number
+from dgm_course.density_ratio import (
+    MLP,
+    DensityRatio,
+    Logistic,
+    gan_value,
+    kl_to_prior,
+    total_correlation,
+    two_sample_test,
+)
+from dgm_course.flows import FlowModel, PlanarFlow, SylvesterFlow
+from dgm_course.mixtures import GaussianMixture, MeanFieldGaussian
+from dgm_course.training import seed_everything
+from dgm_course.vae import (
+    AggregatedPosterior,
+    GaussianVAE,
+    active_units,
+    decompose_kl,
+    free_bits,
+    importance_weighted_bound,
+    log_prob_by_quadrature,
+)
+from dgm_course.vae.linear import collapse_costs, fixed_noise_rate
+
+X = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+Q = Independent(Normal(X, 1.0), 1)
+VAE = GaussianVAE(2, 1)
+FLOW = FlowModel(Independent(Normal(torch.zeros(2), 1.0), 1), PlanarFlow(2))
+PIXELS = PixelCNN(4, n_features=4, n_layers=2)
+CLASSES = GatedPixelCNN(4, n_features=4, n_layers=2, n_classes=3)
+IMAGES = torch.zeros(2, 1, 3, 3, dtype=torch.long)
+MIXTURE = GaussianMixture(1).fit(X)
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, 2.5, "3", True, None, [1], math.nan, np.float64(2), 10**12]
+)
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (FLOW.sample, "n"),
+        (FLOW.rsample_and_log_prob, "n"),
+        (VAE.sample, "n"),
+        (lambda n: VAE.elbo(X, n), "n_samples"),
+        (lambda n: importance_weighted_bound(VAE, X, n), "k"),
+        (lambda n: decompose_kl(Q, n_samples=n), "n_samples"),
+        (lambda n: PIXELS.sample(n, (3, 3)), "n"),
+        (lambda n: PIXELS.sample(1, (n, 3)), "size's height"),
+        (lambda n: data.two_moons(n, 0), "n"),
+        (MIXTURE.sample, "n_samples"),
+        (PlanarFlow, "dim"),
+        (lambda n: SylvesterFlow(2, n), "n_hidden"),
+        (lambda n: GaussianVAE(n, 1), "x_dim"),
+        (lambda n: PixelCNN(4, n_features=n), "n_features"),
+        (lambda n: MLP(hidden=n), "hidden"),
+        (lambda n: two_sample_test(X, X, n_permutations=n), "n_permutations"),
+    ],
+)
+def test_a_count_is_an_int_from_1_on(call, name, value):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        call(value)
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, "1", None, True, [1.0], math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda v: PIXELS.sample(1, (3, 3), temperature=v), "temperature"),
+        (lambda v: IndependentPixels(IMAGES, 4, v), "smoothing"),
+        (lambda v: GaussianVAE(2, 1, noise_scale=v), "noise_scale"),
+        (lambda v: Logistic(ridge=v), "ridge"),
+        (lambda v: log_prob_by_quadrature(VAE, X, limit=v), "limit"),
+        (lambda v: data.log_normaliser("U1", box=math.inf if v is None else v), "box"),
+        (lambda v: fixed_noise_rate(v, 1.0), "eigenvalue"),
+    ],
+)
+def test_a_scale_is_positive_and_finite(call, name, value):
+    with pytest.raises(ValueError, match=f"{name} must be positive"):
+        call(value)
+
+
+@pytest.mark.parametrize("as_what", [torch.Tensor.tolist, torch.Tensor.numpy, lambda x: None])
+@pytest.mark.parametrize(
+    ("call", "x", "name"),
+    [
+        (FLOW.log_prob, X, "x"),
+        (VAE.elbo, X, "x"),
+        (VAE.decode, X[:, :1], "z"),
+        (lambda x: log_prob_by_quadrature(VAE, x), X, "x"),
+        (active_units, X, "means"),
+        (AggregatedPosterior(Q).log_prob, X, "z"),
+        (PIXELS, IMAGES, "x"),
+        (lambda x: CLASSES(IMAGES, labels=x), IMAGES[:, 0, 0, 0], "labels"),
+        (lambda x: PIXELS.sample(2, (3, 3), given=x), IMAGES, "given"),
+        (lambda x: data.binarise(x, "threshold", levels=4), IMAGES, "images"),
+        (lambda x: data.energy("U1", x), X, "z"),
+        (lambda x: probability.log_mean_exp(x, 0), X, "values"),
+        (probability.Estimate.from_samples, X[0], "samples"),
+        (lambda x: losses.log_loss(X[0], x), X[0], "label"),
+        (lambda x: gan_value(X[0], x), X[0], "logit_q"),
+        (lambda x: DensityRatio(Logistic(), n_folds=2).fit(X, x), X, "x_q"),
+        (lambda x: kl_to_prior(X, X, x), X, "z_prior"),
+        (total_correlation, X, "z"),
+        (collapse_costs, torch.eye(2), "covariance"),
+        (lambda x: causality.sees_by_gradient(lambda v: v, x), X, "values"),
+    ],
+)
+def test_what_is_no_tensor_is_named(call, x, name, as_what):
+    if (odd := as_what(x)) is None and name in ("labels", "given"):
+        pytest.skip("None is no argument there")
+    with pytest.raises(ValueError, match=rf"{name} must be (a torch.Tensor|given)"):
+        call(odd)
+
+
+@pytest.mark.parametrize("size", [5, (5,), (3, 3, 3), None, "ab", (2.5, 3), (0, 3), (3, True)])
+def test_a_size_is_a_height_and_a_width(size):
+    with pytest.raises(ValueError, match="size.* must be"):
+        PIXELS.sample(1, size)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: FlowModel(None, PlanarFlow(2)), "base must be a Distribution .* got NoneType"),
+        (lambda: FlowModel(FLOW.base, 3), "bijection must be a Bijection, got int"),
+        (lambda: free_bits(3, X, 0.1), "model must be a LatentVariableModel, got int"),
+        (lambda: VAE.elbo(X[0]), r"x must have shape \(N, 2\), got shape \(2,\)"),
+        (lambda: DensityRatio().fit(X[:, 0], X), r"x_p must have shape \(N, D\)"),
+        (lambda: total_correlation(X[:, 0]), r"z must have shape \(N, D\)"),
+        (lambda: seed_everything(-1), "seed must be an int of at least 0, got -1"),
+        (lambda: data.checkerboard(3, 2**70), "seed must fit 64 bits"),
+        (lambda: MeanFieldGaussian([0.0], [["a"]]), "precision must be an array of numbers"),
+        (lambda: collapse_costs(-torch.eye(2)), "covariance must be positive definite"),
+        (lambda: losses.brier_loss(X[0], X[0] + 9), r"label must lie in \[0, 1\]"),
+        (lambda: probability.log_mean_exp(X, 2), r"dim must be an axis of values, \(6, 2\), got 2"),
+    ],
+)
+def test_other_odd_arguments_are_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+def test_ints_of_numpy_are_ints(kind):
+    assert FLOW.sample(kind(3)).shape == (3, 2)
+    assert VAE.sample(kind(3)).shape == (3, 2)
+    assert PIXELS.sample(kind(2), (kind(3), kind(3))).shape == (2, 1, 3, 3)
+    assert data.two_moons(kind(3), kind(0)).shape == (3, 2)
+    assert MIXTURE.sample(kind(3))[0].shape == (3, 2)
+    assert PlanarFlow(kind(2), kind(3)).w.shape == (3, 2)
+    assert Uniform(kind(4)).n_levels == 4
+    assert type(check_count(kind(3), "n")) is int
+    assert check_count(MOST, "n") == MOST
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-40, 1e308])
+def test_a_temperature_never_overflows(temperature):
+    torch.manual_seed(0)
+    x = PIXELS.sample(4, (3, 3), temperature=temperature)
+    if temperature < 1:
+        assert (x == PIXELS.sample(4, (3, 3), temperature=1e-6)).all(), "the likeliest level"
+
+
+def test_a_number_may_be_a_tensor_with_a_gradient():
+    check_number(torch.ones((), requires_grad=True), "beta")
+    with pytest.raises(ValueError, match="beta must be at least 0 and finite"):
+        check_number(-torch.ones(1), "beta", or_zero=True)
+
+
+def test_points_that_need_a_gradient_and_half_precision_reach_a_mixture():
+    data_64 = MultivariateNormal(torch.zeros(2), torch.eye(2)).sample((20,))
+    for x in (data_64.requires_grad_(), data_64.bfloat16()):
+        assert np.isfinite(GaussianMixture(1).fit(x).score(x))
