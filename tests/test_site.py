@@ -104,7 +104,7 @@ def lecture_importing(path, line):
 def test_a_lecture_depends_on_what_it_imports_and_on_its_results(tmp_path):
     path = lecture_importing(tmp_path / "01_a.ipynb", "from dgm_course.flows import PlanarFlow")
     found = {p.relative_to(frames.ROOT).as_posix() for p in frames.depends_on(path)}
-    assert {"dgm_course/flows/planar.py", "dgm_course/probability.py"} <= found
+    assert {"dgm_course/flows/planar.py", "dgm_course/checks.py"} <= found
     assert {name for name in found if name.endswith(".npz")} == {
         "dgm_course/results/planar_flows.npz"
     }
