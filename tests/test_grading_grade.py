@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dgm_course.grading.grade import Assignment, Own, draws, grade, is_setup, match, program
-from dgm_course.grading.notebook import Cell
-from dgm_course.grading.submissions import find, parse
+from dgm_course.grading.grade import Assignment, draws, grade
+from dgm_course.grading.matching import Own, is_setup, program, recognise
+from dgm_course.grading.notebook import Cell, parse
+from dgm_course.grading.running import without_magics
+from dgm_course.grading.submissions import find
 from dgm_course.grading.walls import Limits
-from dgm_course.grading.worker import without_magics
 from tests.grading import light
+from tests.grading.bad import marks
 from tests.grading.light import cell, submission
 from tests.grading.prepared import sandboxes
 from tests.needs import needs
@@ -28,24 +30,24 @@ def assignment(tmp_path: Path) -> Assignment:
 
 def matched(made: dict[str, Any], assignment: Assignment) -> tuple[list[Own], list[str]]:
     notes: list[str] = []
-    return match(parse(json.dumps(made).encode(), notes), assignment, notes), notes
+    return recognise(parse(json.dumps(made).encode(), notes), assignment.cells, notes), notes
 
 
-def test_no_test_cell_of_a_submission_runs_and_set_up_comes_from_the_source(
+def test_no_released_test_of_a_submission_runs_and_set_up_comes_from_the_source(
     assignment: Assignment,
 ) -> None:
     made = submission()
-    for one in made["cells"]:
-        one["source"] = f"{one['source']}\n# written by the student"
     made["cells"] += [{**one, "metadata": {}} for one in made["cells"]]  # and copies without ids
+    marks(made, "test-1")["source"] += "\n# written by the student"
     made["cells"].append(cell("code", "own = 1"))
     made["cells"][-1]["metadata"]["tags"] = ["training"]
-    own, _ = matched(made, assignment)
-    ran = program(own, assignment, assignment.tests[-1]).values()
+    own, notes = matched(made, assignment)
+    ran = program(own, assignment.cells).values()
     assert not any("test_" in source or "✓" in source for source in ran)
     assert not any("import math" in source or "own = 1" in source for source in ran)
     assert sum("def softmax" in source for source in ran) == 2
     assert [cell.grade_id for cell in assignment.setup] == ["setup"]
+    assert notes == ["cell 4 is test-1, but changed: the release's is asked"]
 
 
 def test_a_test_sees_the_cells_above_it(assignment: Assignment) -> None:
@@ -53,7 +55,7 @@ def test_a_test_sees_the_cells_above_it(assignment: Assignment) -> None:
     made["cells"].insert(3, cell("code", "between = 1"))
     made["cells"].append(cell("code", "after = 1"))
     own, notes = matched(made, assignment)
-    ran = [list(program(own, assignment, test).values()) for test in assignment.tests]
+    ran = [list(program(own, assignment.cells, test).values()) for test in assignment.tests]
     assert [len(sources) for sources in ran] == [2, 3, 4]
     assert all("between = 1" in sources for sources in ran)
     assert notes == []
@@ -63,7 +65,7 @@ def test_an_answer_that_was_moved_below_its_test_still_runs(assignment: Assignme
     made = submission()
     made["cells"].append(made["cells"].pop(2))
     own, _ = matched(made, assignment)
-    ran = program(own, assignment, assignment.tests[0])
+    ran = program(own, assignment.cells, assignment.tests[0])
     assert any("def softmax" in source for source in ran.values())
 
 
@@ -84,9 +86,12 @@ def test_later_set_up_runs_before_what_follows_it_in_the_release() -> None:
         Own(Cell(8, "code", "x", [], {}), None),
     ]
     own.insert(0, Own(Cell(7, "code", "mine 1", [], {}), cells[1]))
-    ran = [*program(own, assignment, cells[4]).values()]
-    assert ran == ["mine 1", "set-up 1", "mine 2"]
-    assert [*program(own[2:], assignment, cells[4]).values()] == ["x", "set-up 1"]
+    ran = [*program(own, assignment.cells, cells[4]).values()]
+    assert ran == ["mine 1", "set-up 1", "mine 2", "x"]
+    assert [*program(own[2:], assignment.cells, cells[4]).values()] == ["x", "set-up 1"]
+
+
+MAGIC = "get_ipython().run_line_magic"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +100,7 @@ def test_later_set_up_runs_before_what_follows_it_in_the_release() -> None:
         ("x = 1", "x = 1", []),
         ("%matplotlib inline\nx = 1", "pass\nx = 1", ["%matplotlib inline"]),
         ("if True:\n    !ls\n    x = 1", "if True:\n    pass\n    x = 1", ["!ls"]),
-        ("x = !ls\ny = %who", "pass\npass", ["x = !ls", "y = %who"]),
+        ("x = !ls\ny = %who", f"x = []\ny = {MAGIC}('who')", ["x = !ls", "y = %who"]),
         ("help?\n?help", "pass\npass", ["help?", "?help"]),
         ("%%time\nx = 1", "\nx = 1", ["%%time"]),
         ("\n%%bash\nrm -r x", "", ["%%bash"]),

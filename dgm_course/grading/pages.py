@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from html import escape
 
-from dgm_course.grading.grade import CRASHED, LOOK
+from dgm_course.grading.grade import CRASHED
+from dgm_course.grading.matching import LOOK
 from dgm_course.grading.report import Grade, Result, key_of, printable
 
 PAGE = """<!DOCTYPE html>

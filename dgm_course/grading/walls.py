@@ -33,6 +33,7 @@ IMPORTABLE = (
     "grading/answers.py",
     "grading/checks.py",
     "grading/protocol.py",
+    "grading/running.py",
     "grading/system_calls.py",
     "grading/worker.py",
 )
