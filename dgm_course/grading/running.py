@@ -25,7 +25,7 @@ PLAIN_MAGICS = ("%%time", "%%timeit", "%%capture", "%%prun")  # what they run is
 RUNS = re.compile(r"%?time\s+(?=\S)")  # so does it here, in the cell's own names
 AUTOMAGIC = re.compile(r"(?:pip|conda|cd|ls|cat|mkdir|load_ext|matplotlib|timeit)\s+\S.*")
 MAGIC = re.compile(r"(?P<to>[^=!%?]*=\s*)?(?P<how>[%!]).*")
-BACKEND = re.compile(r"\b(?:matplotlib|mpl)\.use\(|\bswitch_backend\(")
+WINDOW = re.compile(r"\b(?:matplotlib|mpl|plt)\.(?:use|switch_backend)\([^()\n]*\)")  # none here
 
 
 class Page:
@@ -84,12 +84,7 @@ class Page:
         return value
 
     def _make_at_home(self, source: str) -> None:
-        """Let what a cell asks of a desktop or of IPython itself be answered here."""
-        if BACKEND.search(source):
-            import matplotlib
-            import matplotlib.pyplot
-
-            matplotlib.use = matplotlib.pyplot.switch_backend = _nothing
+        """Let what a cell asks of IPython itself be answered here."""
         if "get_ipython" in source and "IPython" in source:
             import IPython
 
@@ -168,6 +163,10 @@ def without_magics(source: str) -> tuple[str, list[str]]:
         names = [word for word in words if word.isidentifier()]
         is_kept = name == "%%capture" and names
         lines[at] = f"{names[0]} = get_ipython().run_line_magic('capture')" if is_kept else ""
+    for i, line in enumerate(lines):
+        if match := WINDOW.search(line):
+            magics.append(match.group()[:80])
+            lines[i] = WINDOW.sub("None", line)
     # A line may begin with % inside a string: take out only what the parser stumbles on.
     for _ in range(len(lines)):
         try:

@@ -1,0 +1,55 @@
+"""What people do in notebooks and is right gets its points, from the grader and in the check."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dgm_course.grading.grade import Assignment, grade
+from dgm_course.grading.matching import written
+from dgm_course.grading.notebook import read_cells
+from dgm_course.grading.rehearsal import Submission
+from dgm_course.grading.submissions import find
+from dgm_course.grading.walls import Limits
+from tests.grading import light
+from tests.grading.lived import LIVED
+from tests.grading.prepared import sandboxes
+from tests.needs import needs
+
+
+@pytest.fixture(scope="module")
+def assignment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Assignment]:
+    path = tmp_path_factory.mktemp("source") / "light.ipynb"
+    with sandboxes():
+        yield Assignment.read(light.write(light.source(), path))
+
+
+def test_there_are_enough() -> None:
+    assert len(LIVED) >= 90
+
+
+@needs("bubblewrap")
+@pytest.mark.parametrize("name", LIVED)
+def test_a_notebook_that_was_lived_in(name: str, assignment: Assignment, tmp_path: Path) -> None:
+    change, note = LIVED[name]
+    made = light.submission()
+    change(made)
+    path = light.write(made, tmp_path / "all" / "ann" / "light.ipynb")
+    (entry,), _ = find(tmp_path / "all")
+    result = grade(assignment, entry, seed=7, limits=Limits(seconds=60))
+    said = [*result["notes"], *(test["message"] for test in result["tests"])]
+    assert (result["points"], result["status"]) == (8, "passed"), said
+    assert note is None or (any(note in text for text in said) if note else not any(said)), said
+
+    release = read_cells(light.write(light.released(), tmp_path / "release.ipynb"))
+    with contextlib.chdir(path.parent):
+        submission = Submission(read_cells(path), release, {})
+        tests = [*submission.test()]
+        by_hand = [*written(submission.own, release, submission.notes)]
+    assert [test.points for test in tests] == [3, 2, 3], [test.message for test in tests]
+    assert [text for _, text in by_hand] == [answer["text"] for answer in result["written"]]
+    found = [*submission.notes, *submission.stopped]
+    assert found == [text for text in result["notes"] if "left out" not in text]
