@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dgm_course.grading.grade import Assignment, draws, grade
-from dgm_course.grading.matching import Own, is_setup, program, recognise
+from dgm_course.grading.matching import Own, is_setup, program, recognise, written
 from dgm_course.grading.notebook import Cell, parse
 from dgm_course.grading.running import without_magics
 from dgm_course.grading.submissions import find
@@ -21,6 +21,8 @@ from tests.grading.bad import marks
 from tests.grading.light import cell, submission
 from tests.grading.prepared import sandboxes
 from tests.needs import needs
+
+Change = Callable[[dict[str, Any]], object]
 
 
 @pytest.fixture
@@ -112,6 +114,79 @@ MAGIC = "get_ipython().run_line_magic"
 )
 def test_magics_are_taken_out_and_named(source: str, plain: str, magics: list[str]) -> None:
     assert without_magics(source) == (plain, magics)
+
+
+SAID = "It halves the interval."
+EMPTY = "YOUR ANSWER HERE"
+
+
+def added(source: str, kind: str = "markdown", below: int = 1) -> Change:
+    """A cell of one's own beside the written answer."""
+
+    def change(made: dict[str, Any]) -> None:
+        at = made["cells"].index(marks(made, "answer-4"))
+        made["cells"].insert(at + below, cell(kind, source))
+
+    return change
+
+
+def wrote(source: str, **changed: Any) -> Change:
+    return lambda made: marks(made, "answer-4").update(source=source, **changed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text", "note"),
+    [
+        ([wrote(SAID)], SAID, ""),
+        ([wrote(f"{EMPTY}\n\n{SAID}")], f"{EMPTY}\n\n{SAID}", "still holds the placeholder"),
+        ([wrote(f"{SAID}\n\n**{EMPTY}**")], f"{SAID}\n\n**{EMPTY}**", "still holds"),
+        ([wrote(f"{EMPTY}: {SAID}")], f"{EMPTY}: {SAID}", "still holds the placeholder"),
+        ([added(SAID)], SAID, "answer-4: taken from cell 10 too"),
+        ([added(""), added(SAID)], SAID, "taken from cell 11 too"),
+        ([added(SAID, "raw")], SAID, "taken from cell 10 too"),
+        ([added("x = 1", "code"), added(SAID)], SAID, "taken from cell 11 too"),
+        ([added(SAID, "code")], SAID, "taken from cell 10 too"),
+        ([added("## Mine"), wrote(SAID)], f"{SAID}\n\n## Mine", "taken from cell 10 too"),
+        ([added(SAID, below=0)], SAID, "taken from cell 9 too"),
+        ([added("a note", below=0), wrote(SAID)], SAID, ""),
+        ([wrote(SAID, cell_type="code")], SAID, "answer-4 is a code cell, not markdown"),
+        ([wrote(SAID, cell_type="raw")], SAID, "answer-4 is a raw cell, not markdown"),
+        ([wrote(SAID, metadata={})], SAID, "taken from cell 9 too"),
+        ([wrote("![](attachment:a.png)")], "![](attachment:a.png)", "shows a picture"),
+        ([wrote(EMPTY)], "", ""),
+        ([wrote(f"\r\n{EMPTY} \r\n\r\n")], "", ""),
+        ([wrote(f"**{EMPTY}**")], "", ""),
+        ([wrote(" \n")], "", ""),
+        ([wrote(EMPTY, cell_type="code")], "", "answer-4 is a code cell"),
+        ([lambda made: made["cells"].pop()], "", "answer-4 is missing"),
+    ],
+)
+def test_a_written_answer_is_empty_only_if_nothing_stands_there(
+    changes: list[Change], text: str, note: str, assignment: Assignment
+) -> None:
+    made = submission(answer_4=EMPTY)
+    for change in reversed(changes):
+        change(made)
+    for released in (assignment.cells, parse(json.dumps(light.released()).encode(), [])):
+        notes: list[str] = []
+        own = recognise(parse(json.dumps(made).encode(), []), released, notes)
+        ((task, found),) = written(own, released, notes)
+        assert (task.grade_id, found) == ("answer-4", text)
+        assert any(note in said for said in notes) if note else not notes, notes
+    assert not any(mine.runs for mine in own if mine.of is task)
+
+
+def test_text_added_to_the_task_is_handed_out(assignment: Assignment) -> None:
+    source, made = light.source(), submission(answer_4=EMPTY)
+    for notebook in (source, made):
+        task = cell("markdown", "## 4 · How many steps?", "task-4", locked=True)
+        notebook["cells"].insert(-1, task)
+    made["cells"][-2]["source"] += f"\n\n{SAID}"
+    released = parse(json.dumps(source).encode(), [])
+    notes: list[str] = []
+    own = recognise(parse(json.dumps(made).encode(), []), released, notes)
+    assert [text for _, text in written(own, released, notes)] == [SAID]
+    assert notes == ["answer-4: taken from cell 9 too"]
 
 
 def test_each_run_draws_other_inputs_and_the_same_seed_the_same() -> None:

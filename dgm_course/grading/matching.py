@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from dgm_course.grading.notebook import Cell
 
@@ -222,8 +223,8 @@ def written(
     """The tasks that are answered in words, each with the student's text; "" if there is none.
 
     The text is the answer's own cell, whatever its kind, and the text cells of the student's own
-    below it; if these hold the placeholder alone, those above it, and what was added to the text
-    of the task.
+    below it. If these hold the placeholder alone, it is those above and what was added to the text
+    of the task; and if there is nothing either, the code cells below.
     """
     order = {cell.number: i for i, cell in enumerate(released)}
     places = {order[mine.of.number]: n for n, mine in enumerate(own) if mine.of}
@@ -232,12 +233,12 @@ def written(
             continue
         has_id = [mine for mine in own if mine.of is task]
         last = places.get(max((n for n in places if n <= i), default=-1), -1)
-        parts = [(mine, _answer(mine, task)) for mine in [*has_id, *_texts(own[last + 1 :])]]
-        if has_id and not any(text for _, text in parts):
-            above = [*_texts(own[:last][::-1])][::-1]
-            above += [m for m in own if i and m.of is released[i - 1] and m.of.kind == "markdown"]
-            parts = [(mine, _answer(mine, task)) for mine in above]
-        parts = [(mine, text) for mine, text in parts if text]
+        below, above = _beside(own[last + 1 :]), _beside(own[:last][::-1])[::-1]
+        above = [mine for mine in above if has_id and mine.cell.kind != "code"]
+        above += [m for m in own if i and m.of is released[i - 1] and m.of.kind == "markdown"]
+        for some in ([*has_id, *(m for m in below if m.cell.kind != "code")], above, below):
+            if parts := [(mine, text) for mine in some if (text := _answer(mine, task))]:
+                break
         yield task, "\n\n".join(text for _, text in parts)
         elsewhere = [str(mine.cell.number) for mine, _ in parts if mine.of is not task]
         if elsewhere:
@@ -248,13 +249,9 @@ def written(
             notes.append(f"{task.grade_id} shows a picture: read it in the notebook; {LOOK}")
 
 
-def _texts(own: Sequence[Own]) -> Iterator[Own]:
-    """The text cells among the student's own, up to the next released cell."""
-    for mine in own:
-        if mine.of:
-            return
-        if mine.cell.kind != "code":
-            yield mine
+def _beside(own: Sequence[Own]) -> list[Own]:
+    """The student's own cells up to the next released one."""
+    return [*takewhile(lambda mine: mine.of is None, own)]
 
 
 def _answer(mine: Own, task: Cell) -> str:
@@ -264,4 +261,4 @@ def _answer(mine: Own, task: Cell) -> str:
     lines = [line for line in _bare(mine.cell.source).split("\n") if line not in given]
     if not any(line.replace(PLACEHOLDER, "").strip(" \t*_#>:.") for line in lines):
         return ""
-    return mine.cell.source if of is task else "\n".join(lines)
+    return mine.cell.source if of is task else "\n".join(lines).strip()
