@@ -8,15 +8,18 @@ replaced for it.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
 from dgm_course.grading.notebook import Cell
+from dgm_course.grading.running import without_magics
 
 LOOK = "needs a look"
 PLACEHOLDER = "YOUR ANSWER HERE"
+LONGEST_PARSED = 50_000  # characters
 STUB = "raise NotImplementedError"
 # The names that a cell binds at its left margin. Names are evidence only: no parser is needed.
 BINDS = re.compile(r"^(?:(?:async +)?def|class) +(\w+)|^(\w+) *(?::[^=\n]*)?=(?!=)", re.MULTILINE)
@@ -224,7 +227,7 @@ def written(
 
     The text is the answer's own cell, whatever its kind, and the text cells of the student's own
     below it. If these hold the placeholder alone, it is those above and what was added to the text
-    of the task; and if there is nothing either, the code cells below.
+    of the task; and if there is nothing either, code cells below that hold words and no code.
     """
     order = {cell.number: i for i, cell in enumerate(released)}
     places = {order[mine.of.number]: n for n, mine in enumerate(own) if mine.of}
@@ -236,7 +239,9 @@ def written(
         below, above = _beside(own[last + 1 :]), _beside(own[:last][::-1])[::-1]
         above = [mine for mine in above if has_id and mine.cell.kind != "code"]
         above += [m for m in own if i and m.of is released[i - 1] and m.of.kind == "markdown"]
-        for some in ([*has_id, *(m for m in below if m.cell.kind != "code")], above, below):
+        texts = [mine for mine in below if mine.cell.kind != "code"]
+        prose = [mine for mine in below if _is_prose(mine.cell.source)]
+        for some in ([*has_id, *texts], above, prose):
             if parts := [(mine, text) for mine in some if (text := _answer(mine, task))]:
                 break
         yield task, "\n\n".join(text for _, text in parts)
@@ -252,6 +257,17 @@ def written(
 def _beside(own: Sequence[Own]) -> list[Own]:
     """The student's own cells up to the next released one."""
     return [*takewhile(lambda mine: mine.of is None, own)]
+
+
+def _is_prose(source: str) -> bool:
+    """Whether a code cell holds comments and texts only, or what is no Python at all."""
+    try:
+        lines = ast.parse(without_magics(source[:LONGEST_PARSED])[0]).body
+    except SyntaxError:
+        return True
+    except (ValueError, RecursionError, MemoryError):
+        return False
+    return all(isinstance(x, ast.Expr) and isinstance(x.value, ast.Constant) for x in lines)
 
 
 def _answer(mine: Own, task: Cell) -> str:

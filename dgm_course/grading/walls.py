@@ -146,11 +146,11 @@ def python(course: str, seen: Callable[[str], str] = str) -> list[str]:
 
 def environment(home: str) -> dict[str, str]:
     """All environment variables of a student's process."""
-    threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
-    # OpenMP ends the process if it cannot have the threads that torch.set_num_threads asks for;
+    one_thread = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+    # OpenMP ends the process where it cannot have the threads that it is told to take;
     # torch.compile would need a compiler.
-    threads |= {"OMP_THREAD_LIMIT": "8", "TORCHDYNAMO_DISABLE": "1"}
-    return {"HOME": home, "LANG": "C.UTF-8", "PATH": "/usr/bin", "MPLBACKEND": "agg", **threads}
+    one_thread |= {"OMP_THREAD_LIMIT": "1", "TORCHDYNAMO_DISABLE": "1"}
+    return {"HOME": home, "LANG": "C.UTF-8", "PATH": "/usr/bin", "MPLBACKEND": "agg", **one_thread}
 
 
 def _pid_namespace() -> str:
