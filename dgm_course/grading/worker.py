@@ -59,7 +59,7 @@ def main() -> None:
     sys.modules["__main__"] = page.module
     errors = [page.run(text(cell), f"set-up {i}")[0] for i, cell in enumerate(fields["cells"])]
     if torch := sys.modules.get("torch"):  # threads that wait count, in each loader of data again
-        torch.set_num_threads = torch.set_num_interop_threads = lambda _: None
+        vars(torch).update(set_num_threads=lambda _: None)
     write(pack("ready", errors=errors))
     # Other processes are ours to end only if no process of the grader's machine is visible here.
     walled = os.readlink("/proc/self/ns/pid") != sys.argv[1]
