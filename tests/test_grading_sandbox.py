@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from dgm_course.grading.questions import Student
 from dgm_course.grading.sandbox import Ended, Sandbox, check
 from dgm_course.grading.walls import Limits, SandboxMissing
 from tests.needs import needs
+from tests.test_architecture import imports
 
 LIMITS = Limits(seconds=60, seconds_in_all=600, processes=16, file_size=10**7, disk=10**7)
 CLONE_NEW = {"USER": 0x10000000, "NS": 0x20000, "NET": 0x40000000, "PID": 0x20000000}
@@ -382,3 +384,17 @@ def test_what_a_busy_machine_takes_is_given_back_up_to_twice_the_time(
                 student.ask({1: code}, lambda call: call("f"))
     finally:
         student.close()
+
+
+def test_what_students_may_import_imports_nothing_else_of_the_course() -> None:
+    package = Path(walls.__file__).parent.parent
+    seen = [package / name for name in walls.IMPORTABLE]
+    files = [file for path in seen for file in ([path] if path.is_file() else path.glob("*.py"))]
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for name, at_top in imports(tree, file.relative_to(package).as_posix()):
+            course, _, part = name.partition(".")
+            path = package / part.replace(".", "/")
+            wanted = {module.with_suffix(".py") for module in (path, path.parent)}
+            if course == "dgm_course" and part and at_top:
+                assert wanted & {*files}, f"{file.name} imports {name}"

@@ -28,6 +28,7 @@ from pathlib import Path
 # What a student may import of the course: data, and what checks are made of. Not the answers.
 IMPORTABLE = (
     "__init__.py",
+    "checks.py",
     "data",
     "grading/__init__.py",
     "grading/answers.py",
