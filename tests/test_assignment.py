@@ -18,7 +18,8 @@ from click.testing import CliRunner, Result
 
 from dgm_course.cli import main
 from dgm_course.grading.answers import CheckFailed
-from dgm_course.grading.notebook import Cell, Submission, read_cells, run_test
+from dgm_course.grading.notebook import Cell, read_cells
+from dgm_course.grading.rehearsal import Submission, run_test
 from dgm_course.grading.release import release
 from tests.assignment import (
     RELEASE,
@@ -178,7 +179,7 @@ def test_check_of_a_filled_in_notebook_counts_its_points(tmp_path: Path) -> None
 
 def quick_check(path: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
     """A check without its tests."""
-    monkeypatch.setattr("dgm_course.grading.notebook.Submission.test", lambda self: [])
+    monkeypatch.setattr("dgm_course.grading.rehearsal.Submission.test", lambda self: [])
     return dgm("check", path)
 
 

@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dgm_course.grading.grade import Assignment, Own, draws, grade, is_setup, match, program
-from dgm_course.grading.notebook import Cell
-from dgm_course.grading.submissions import find, parse
+from dgm_course.grading.grade import Assignment, draws, grade
+from dgm_course.grading.matching import Own, is_setup, program, recognise, written
+from dgm_course.grading.notebook import Cell, parse
+from dgm_course.grading.running import without_magics
+from dgm_course.grading.submissions import find
 from dgm_course.grading.walls import Limits
-from dgm_course.grading.worker import without_magics
 from tests.grading import light
+from tests.grading.bad import marks
 from tests.grading.light import cell, submission
 from tests.grading.prepared import sandboxes
 from tests.needs import needs
+
+Change = Callable[[dict[str, Any]], object]
 
 
 @pytest.fixture
@@ -28,24 +32,24 @@ def assignment(tmp_path: Path) -> Assignment:
 
 def matched(made: dict[str, Any], assignment: Assignment) -> tuple[list[Own], list[str]]:
     notes: list[str] = []
-    return match(parse(json.dumps(made).encode(), notes), assignment, notes), notes
+    return recognise(parse(json.dumps(made).encode(), notes), assignment.cells, notes), notes
 
 
-def test_no_test_cell_of_a_submission_runs_and_set_up_comes_from_the_source(
+def test_no_released_test_of_a_submission_runs_and_set_up_comes_from_the_source(
     assignment: Assignment,
 ) -> None:
     made = submission()
-    for one in made["cells"]:
-        one["source"] = f"{one['source']}\n# written by the student"
     made["cells"] += [{**one, "metadata": {}} for one in made["cells"]]  # and copies without ids
+    marks(made, "test-1")["source"] += "\n# written by the student"
     made["cells"].append(cell("code", "own = 1"))
     made["cells"][-1]["metadata"]["tags"] = ["training"]
-    own, _ = matched(made, assignment)
-    ran = program(own, assignment, assignment.tests[-1]).values()
+    own, notes = matched(made, assignment)
+    ran = program(own, assignment.cells).values()
     assert not any("test_" in source or "✓" in source for source in ran)
     assert not any("import math" in source or "own = 1" in source for source in ran)
     assert sum("def softmax" in source for source in ran) == 2
     assert [cell.grade_id for cell in assignment.setup] == ["setup"]
+    assert notes == ["cell 4 is test-1, but changed: the release's is asked"]
 
 
 def test_a_test_sees_the_cells_above_it(assignment: Assignment) -> None:
@@ -53,7 +57,7 @@ def test_a_test_sees_the_cells_above_it(assignment: Assignment) -> None:
     made["cells"].insert(3, cell("code", "between = 1"))
     made["cells"].append(cell("code", "after = 1"))
     own, notes = matched(made, assignment)
-    ran = [list(program(own, assignment, test).values()) for test in assignment.tests]
+    ran = [list(program(own, assignment.cells, test).values()) for test in assignment.tests]
     assert [len(sources) for sources in ran] == [2, 3, 4]
     assert all("between = 1" in sources for sources in ran)
     assert notes == []
@@ -63,7 +67,7 @@ def test_an_answer_that_was_moved_below_its_test_still_runs(assignment: Assignme
     made = submission()
     made["cells"].append(made["cells"].pop(2))
     own, _ = matched(made, assignment)
-    ran = program(own, assignment, assignment.tests[0])
+    ran = program(own, assignment.cells, assignment.tests[0])
     assert any("def softmax" in source for source in ran.values())
 
 
@@ -84,9 +88,12 @@ def test_later_set_up_runs_before_what_follows_it_in_the_release() -> None:
         Own(Cell(8, "code", "x", [], {}), None),
     ]
     own.insert(0, Own(Cell(7, "code", "mine 1", [], {}), cells[1]))
-    ran = [*program(own, assignment, cells[4]).values()]
-    assert ran == ["mine 1", "set-up 1", "mine 2"]
-    assert [*program(own[2:], assignment, cells[4]).values()] == ["x", "set-up 1"]
+    ran = [*program(own, assignment.cells, cells[4]).values()]
+    assert ran == ["mine 1", "set-up 1", "mine 2", "x"]
+    assert [*program(own[2:], assignment.cells, cells[4]).values()] == ["x", "set-up 1"]
+
+
+MAGIC = "get_ipython().run_line_magic"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +102,7 @@ def test_later_set_up_runs_before_what_follows_it_in_the_release() -> None:
         ("x = 1", "x = 1", []),
         ("%matplotlib inline\nx = 1", "pass\nx = 1", ["%matplotlib inline"]),
         ("if True:\n    !ls\n    x = 1", "if True:\n    pass\n    x = 1", ["!ls"]),
-        ("x = !ls\ny = %who", "pass\npass", ["x = !ls", "y = %who"]),
+        ("x = !ls\ny = %who", f"x = []\ny = {MAGIC}('who')", ["x = !ls", "y = %who"]),
         ("help?\n?help", "pass\npass", ["help?", "?help"]),
         ("%%time\nx = 1", "\nx = 1", ["%%time"]),
         ("\n%%bash\nrm -r x", "", ["%%bash"]),
@@ -107,6 +114,81 @@ def test_later_set_up_runs_before_what_follows_it_in_the_release() -> None:
 )
 def test_magics_are_taken_out_and_named(source: str, plain: str, magics: list[str]) -> None:
     assert without_magics(source) == (plain, magics)
+
+
+SAID = "It halves the interval."
+EMPTY = "YOUR ANSWER HERE"
+
+
+def added(source: str, kind: str = "markdown", below: int = 1) -> Change:
+    """A cell of one's own beside the written answer."""
+
+    def change(made: dict[str, Any]) -> None:
+        at = made["cells"].index(marks(made, "answer-4"))
+        made["cells"].insert(at + below, cell(kind, source))
+
+    return change
+
+
+def wrote(source: str, **changed: Any) -> Change:
+    return lambda made: marks(made, "answer-4").update(source=source, **changed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text", "note"),
+    [
+        ([wrote(SAID)], SAID, ""),
+        ([wrote(f"{EMPTY}\n\n{SAID}")], f"{EMPTY}\n\n{SAID}", "still holds the placeholder"),
+        ([wrote(f"{SAID}\n\n**{EMPTY}**")], f"{SAID}\n\n**{EMPTY}**", "still holds"),
+        ([wrote(f"{EMPTY}: {SAID}")], f"{EMPTY}: {SAID}", "still holds the placeholder"),
+        ([added(SAID)], SAID, "answer-4: taken from cell 10 too"),
+        ([added(""), added(SAID)], SAID, "taken from cell 11 too"),
+        ([added(SAID, "raw")], SAID, "taken from cell 10 too"),
+        ([added("x = 1", "code"), added(SAID)], SAID, "taken from cell 11 too"),
+        ([added(SAID, "code")], SAID, "taken from cell 10 too"),
+        ([added(f"# {SAID}", "code")], f"# {SAID}", "taken from cell 10 too"),
+        ([added("print(log2(4e6))", "code")], "", ""),
+        ([added("## Mine"), wrote(SAID)], f"{SAID}\n\n## Mine", "taken from cell 10 too"),
+        ([added(SAID, below=0)], SAID, "taken from cell 9 too"),
+        ([added("a note", below=0), wrote(SAID)], SAID, ""),
+        ([wrote(SAID, cell_type="code")], SAID, "answer-4 is a code cell, not markdown"),
+        ([wrote(SAID, cell_type="raw")], SAID, "answer-4 is a raw cell, not markdown"),
+        ([wrote(SAID, metadata={})], SAID, "taken from cell 9 too"),
+        ([wrote("![](attachment:a.png)")], "![](attachment:a.png)", "shows a picture"),
+        ([wrote(EMPTY)], "", ""),
+        ([wrote(f"\r\n{EMPTY} \r\n\r\n")], "", ""),
+        ([wrote(f"**{EMPTY}**")], "", ""),
+        ([wrote(" \n")], "", ""),
+        ([wrote(EMPTY, cell_type="code")], "", "answer-4 is a code cell"),
+        ([lambda made: made["cells"].pop()], "", "answer-4 is missing"),
+    ],
+)
+def test_a_written_answer_is_empty_only_if_nothing_stands_there(
+    changes: list[Change], text: str, note: str, assignment: Assignment
+) -> None:
+    made = submission(answer_4=EMPTY)
+    for change in reversed(changes):
+        change(made)
+    for released in (assignment.cells, parse(json.dumps(light.released()).encode(), [])):
+        notes: list[str] = []
+        own = recognise(parse(json.dumps(made).encode(), []), released, notes)
+        ((task, found),) = written(own, released, notes)
+        assert (task.grade_id, found) == ("answer-4", text)
+        assert any(note in said for said in notes) if note else not notes, notes
+    assert not any(mine.runs for mine in own if mine.of is task)
+
+
+def test_text_added_to_the_task_is_handed_out(assignment: Assignment) -> None:
+    source, made = light.source(), submission(answer_4=EMPTY)
+    for notebook in (source, made):
+        task = cell("markdown", "## 4 · How many steps?", "task-4", locked=True)
+        notebook["cells"].insert(-1, task)
+    made["cells"][-2]["source"] += f"\n\n{SAID}"
+    released = parse(json.dumps(source).encode(), [])
+    notes: list[str] = []
+    own = recognise(parse(json.dumps(made).encode(), []), released, notes)
+    assert [text for _, text in written(own, released, notes)] == [SAID]
+    assert notes == ["answer-4: taken from cell 9 too"]
 
 
 def test_each_run_draws_other_inputs_and_the_same_seed_the_same() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +13,8 @@ import click
 import dgm_course
 
 if TYPE_CHECKING:
-    from dgm_course.grading.notebook import Submission
+    from dgm_course.grading.notebook import Cell
+    from dgm_course.grading.rehearsal import Submission
 
 NOTEBOOK = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -55,16 +57,20 @@ def find_source(folder: Path, name: str) -> Path:
     return path
 
 
-def _release_of(ids: set[str], folder: Path | None) -> Path | None:
-    """The released notebook with most of these cells, if the repository is there."""
-    import json
+def _release_of(cells: list[Cell], folder: Path | None) -> list[Cell]:
+    """The cells of the released notebook that a notebook was made from, if it is to be found."""
+    from dgm_course.grading.matching import recognise
+    from dgm_course.grading.notebook import read_cells
 
-    def shared(path: Path) -> int:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        return len(ids & {cell["metadata"].get("nbgrader", {}).get("grade_id") for cell in cells})
+    releases = [
+        read_cells(path) for path in sorted(folder.glob("*/release/*.ipynb") if folder else [])
+    ]
 
-    releases = sorted(folder.glob("*/release/*.ipynb")) if folder else []
-    return max(releases, key=shared, default=None)
+    def shared(release: list[Cell]) -> int:
+        return sum(own.of is not None for own in recognise(cells, release, []))
+
+    best = max(releases, key=shared, default=[])
+    return best if best and shared(best) else []
 
 
 @assignment.command()
@@ -72,60 +78,64 @@ def _release_of(ids: set[str], folder: Path | None) -> Path | None:
 def check(notebook: Path) -> None:
     """Say whether NOTEBOOK can be handed in, what is empty, what passes, the points so far.
 
-    Runs its cells, but for those tagged training or picture, then its tests; weights.npz is looked
-    for beside it. Needs no network. Exit code 0 if the file is accepted, whatever the points.
+    Runs its cells as the grader does, those tagged training or picture excepted, then the release's
+    tests, in an empty folder with a copy of the weights.npz beside it. Needs no network. Exit code
+    0 if the file is accepted, whatever the points.
     """
-    from dgm_course.grading.notebook import (
-        NotANotebook,
-        Submission,
-        missing,
-        problems,
-        read_cells,
-    )
+    from dgm_course.grading.notebook import NotANotebook, missing, problems, read_cells
+    from dgm_course.grading.rehearsal import Submission
 
     try:
         cells = read_cells(notebook)
     except NotANotebook as error:
         raise click.ClickException(str(error)) from error
+    release = _release_of(cells, _folder())
     found = problems(cells)
-    ids = {cell.grade_id for cell in cells if cell.grade_id}
-    if ids and (release := _release_of(ids, _folder())):
-        found += missing(cells, read_cells(release))
+    if any(cell.grade_id for cell in cells):
+        found += missing(cells, release)
     click.echo(f"{notebook.name}: {'not accepted' if found else 'accepted'}")
     for text in found:
         click.echo(f"  {text}")
-    with contextlib.chdir(notebook.resolve().parent):
-        _show(Submission(cells))
+    weights = notebook.with_name("weights.npz")
+    files = {weights.name: weights.read_bytes()} if weights.is_file() else {}
+    with TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for name, data in files.items():
+            Path(name).write_bytes(data)
+        _show(Submission(cells, release, files))
     sys.exit(int(bool(found)))
 
 
 def _show(submission: Submission) -> None:
     """Print what a notebook's own cells do, test by test."""
+    from dgm_course.grading.matching import written
     from dgm_course.grading.notebook import forbidden_imports
 
     cells = submission.cells
     for cell in cells:
         if cell.kind == "code" and (names := forbidden_imports(cell.source)):
             click.echo(f"  cell {cell.number} imports {', '.join(names)}: not where it is graded")
-    for text in submission.run().stopped:
+    by_hand = list(written(submission.own, submission.released, submission.notes))
+    results = [*submission.test()]
+    submission.run()  # what stands below the last test
+    for text in [*submission.notes, *submission.stopped]:
         click.echo(f"  {text}")
     click.echo()
     so_far = out_of = 0
-    for result in submission.test():
+    for result in results:
         mark = "✗" if result.message else "✓"
         click.echo(f"{mark} {result.title:40} {result.points} of {result.out_of}")
         if result.message:
             click.echo(f"    {result.message}")
         so_far, out_of = so_far + result.points, out_of + result.out_of
-    by_hand = 0
-    for cell in (cell for cell in cells if cell.is_written):
-        state = "empty" if cell.is_empty else "answered"
-        click.echo(f"{'✗' if cell.is_empty else '–'} {cell.title:40} {state}, graded by hand")
-        by_hand += cell.points
-    empty = [cell.grade_id for cell in cells if cell.is_empty]
+    for cell, text in by_hand:
+        state = "answered" if text else "empty"
+        click.echo(f"{'–' if text else '✗'} {cell.title:40} {state}, graded by hand")
+    empty = [cell.grade_id for cell in cells if cell.is_empty and not cell.is_written]
+    empty += [cell.grade_id for cell, text in by_hand if not text]
     click.echo(f"\nempty: {', '.join(empty) or 'none'}")
     click.echo(
-        f"points so far: {so_far} of {out_of}, and up to {by_hand} by hand; "
+        f"points so far: {so_far} of {out_of}, and up to "
+        f"{sum(cell.points for cell, _ in by_hand)} by hand; "
         "tests that are not shown here look for the same at other sizes"
     )
 

@@ -17,17 +17,21 @@ from typing import Any
 import numpy as np
 
 import dgm_course
+from dgm_course.grading import matching
 from dgm_course.grading.answers import CheckFailed, NotAnswered, unpack_weights
+from dgm_course.grading.matching import Own, first_setup, program, recognise
 from dgm_course.grading.notebook import (
     Cell,
-    Submission,
+    NotANotebook,
     forbidden_imports,
+    parse,
     read_cells,
 )
 from dgm_course.grading.notes import LOOK, cut, fold
 from dgm_course.grading.questions import Student
+from dgm_course.grading.rehearsal import Submission
 from dgm_course.grading.sandbox import Ended
-from dgm_course.grading.submissions import Entry, Unreadable, digest, parse, read
+from dgm_course.grading.submissions import Entry, Unreadable, digest, read
 from dgm_course.grading.walls import Limits
 
 CRASHED = ("crashed", "timed out", "over the limit", "not run")
@@ -60,14 +64,7 @@ class Assignment:
     @property
     def setup(self) -> list[Cell]:
         """The locked cells before the first answer: they run once, before anything else."""
-        first = next(i for i, cell in enumerate(self.cells) if cell.is_answer)
-        return [cell for cell in self.cells[:first] if is_setup(cell)]
-
-
-def is_setup(cell: Cell) -> bool:
-    """Whether a source's cell runs as it was released."""
-    is_ours = bool(cell.grade_id) and not cell.is_answer and not cell.is_test
-    return cell.is_run and is_ours
+        return first_setup(self.cells)
 
 
 def grade(
@@ -82,10 +79,10 @@ def grade(
         handed_in = read(entry, assignment.name)
         notes = handed_in.notes
         cells = parse(handed_in.notebook, notes)
-    except Unreadable as error:
+    except (Unreadable, NotANotebook) as error:
         notes = [f"{error}; {LOOK}"]
     else:
-        own = match(cells, assignment, notes)
+        own = recognise(cells, assignment.cells, notes)
         written = list(_written(own, assignment, notes))
         student = Student(
             [cell.source for cell in assignment.setup],
@@ -158,96 +155,14 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "dgm_course": dgm_course.__version__, **packages}
 
 
-# --- which cell is which --------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Own:
-    """A student's cell, and the cell of the assignment that it answers to, if any."""
-
-    cell: Cell
-    of: Cell | None
-
-
-def match(cells: list[Cell], assignment: Assignment, notes: list[str]) -> list[Own]:
-    """Recognise cells by their grade ids, those without one by their first line."""
-    known = {cell.grade_id: cell for cell in assignment.cells if cell.grade_id}
-    lines = [_first_line(cell) for cell in known.values()]
-    by_line = {
-        _first_line(cell): cell
-        for cell in known.values()
-        if cell.kind == "code" and lines.count(_first_line(cell)) == 1
-    }
-    own, seen = [], set()
-    for cell in cells:
-        of = known.get(cell.grade_id)
-        if cell.grade_id and of is None:
-            notes.append(f"cell {cell.number} has an unknown id, {cut(cell.grade_id, 60)}")
-        elif of is None and cell.kind == "code" and (of := by_line.get(_first_line(cell))):
-            if of.is_answer:
-                notes.append(f"cell {cell.number} has lost its id; taken for {of.grade_id}")
-        if of is not None and of.is_answer and of.grade_id in seen:
-            notes.append(f"{of.grade_id} occurs twice: the cells run in their order; {LOOK}")
-        if of is not None and of.is_answer and of.kind != cell.kind:
-            notes.append(f"{of.grade_id} is a {cut(cell.kind, 20)} cell, not {of.kind}; {LOOK}")
-        if of is not None:
-            seen.add(of.grade_id)
-        own.append(Own(cell, of))
-    for cell in assignment.cells:
-        if cell.is_answer and cell.grade_id not in seen:
-            notes.append(f"{cell.grade_id} is missing, or its id is; {LOOK}")
-    if not seen:
-        notes.append(f"no cell has an id of this assignment; {LOOK}")
-    return own
-
-
-def _first_line(cell: Cell) -> str:
-    return next((line.strip() for line in cell.source.split("\n") if line.strip()), "")
-
-
-def program(own: list[Own], assignment: Assignment, test: Cell) -> dict[int, str]:
-    """The cells that run before a test, by number: a student's own up to the test's place.
-
-    Set-up cells come from the source, each before the student's cells that follow it there; they
-    have negative numbers. Test cells, and those tagged training or picture, are left out.
-    """
-    order = {cell.grade_id: i for i, cell in enumerate(assignment.cells) if cell.grade_id}
-    place = order[test.grade_id]
-    needed = [
-        i for i, mine in enumerate(own) if mine.of is not None and order[mine.of.grade_id] <= place
-    ]
-    waiting = [
-        (order[cell.grade_id], cell)
-        for cell in assignment.cells[:place]
-        if is_setup(cell) and cell not in assignment.setup
-    ]
-    cells: dict[int, str] = {}
-    for mine in own[: max(needed) + 1] if needed else own:
-        while mine.of is not None and waiting and waiting[0][0] < order[mine.of.grade_id]:
-            at, cell = waiting.pop(0)
-            cells[-at - 1] = cell.source
-        runs = mine.of is None or mine.of.is_answer
-        if runs and mine.cell.is_run:
-            cells[mine.cell.number] = mine.cell.source
-    return cells | {-at - 1: cell.source for at, cell in waiting}
-
-
 def _written(own: list[Own], assignment: Assignment, notes: list[str]) -> Iterator[dict[str, Any]]:
-    for task in assignment.written:
-        texts = [mine.cell.source for mine in own if mine.of is task]
-        text = "\n\n".join(texts)
+    for task, text in matching.written(own, assignment.cells, notes):
         if len(text) > LONGEST_ANSWER:
             notes.append(
                 f"{task.grade_id} has {len(text)} characters, cut for hand grading; {LOOK}"
             )
         text = cut(text, LONGEST_ANSWER)
-        empty = not text.strip() or "YOUR ANSWER HERE" in text
-        yield {
-            "id": task.grade_id,
-            "out_of": task.points,
-            "text": text,
-            "empty": empty,
-        }
+        yield {"id": task.grade_id, "out_of": task.points, "text": text, "empty": not text}
 
 
 # --- asking ---------------------------------------------------------------------------------
@@ -273,7 +188,7 @@ def _ask(
                 exec(compile(test.source, test.grade_id, "exec"), names)
 
         try:
-            student.ask(program(own, assignment, test), ask)
+            student.ask(program(own, assignment.cells, test), ask)
         except Ended as error:
             result = _stopped(test, error.status, error)
         except NotAnswered as error:

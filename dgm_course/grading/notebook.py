@@ -1,32 +1,24 @@
-"""A notebook that was handed in, or is about to be: is it complete, and what passes?
-
-The student's own cells are run in this process, the tests as they stand in the notebook against
-`Answers`. This is what `dgm assignment check` shows a student; nobody's points rest on it.
-"""
+"""A notebook that was handed in, or is about to be: its cells, and whether it is complete."""
 
 from __future__ import annotations
 
 import ast
-import builtins
-import contextlib
 import hashlib
-import io
 import json
-import os
 import re
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dgm_course.grading import checks
-from dgm_course.grading.answers import Answers, CheckFailed, NotAnswered, read_weights
-
 NOT_RUN = {"training", "picture"}  # tags of cells that only the student runs
 ALLOWED = ("dgm_course.data", "dgm_course.grading.answers", "dgm_course.grading.checks")
+CONVERT = "jupyter nbconvert --to notebook --inplace FILE makes it one"
+MARKS = {  # nbgrader's that are read, and their types
+    **dict.fromkeys(("grade_id", "cell_type", "checksum"), str),
+    **dict.fromkeys(("solution", "grade", "locked"), bool),
+    "points": int,
+}
 STUBS = ("raise NotImplementedError()", "YOUR ANSWER HERE")
-MAGIC = re.compile(r"^\s*[%!].*$", re.MULTILINE)
 
 
 @dataclass
@@ -101,25 +93,59 @@ def read_cells(path: Path) -> list[Cell]:
     """The cells of a notebook file.
 
     Raises:
-        NotANotebook: if it is none, or of another version than 4.
+        NotANotebook: if it cannot be read as one.
     """
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        if notebook["nbformat"] != 4:
-            raise ValueError(f"format {notebook['nbformat']}")
-        return [
-            Cell(
-                number,
-                cell["cell_type"],
-                "".join(cell["source"]),
-                list(cell["metadata"].get("tags", [])),
-                dict(cell["metadata"].get("nbgrader", {})),
-            )
-            for number, cell in enumerate(notebook["cells"], start=1)
-        ]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        came = f"{type(error).__name__}: {error}"
-        raise NotANotebook(f"{path.name} must be a notebook of format 4, got {came}") from error
+        return parse(path.read_bytes(), [])
+    except (OSError, NotANotebook) as error:
+        raise NotANotebook(f"{path.name} must be a notebook of format 4: {error}") from error
+
+
+def parse(data: bytes, notes: list[str]) -> list[Cell]:
+    """The cells of a notebook's text, each a plain record whatever stands in the file.
+
+    Raises:
+        NotANotebook: if it is no notebook of format 4.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+        notes.append("the file is not UTF-8; read as Latin-1")
+    try:
+        notebook = json.loads(text)
+    except (ValueError, RecursionError, MemoryError) as error:
+        kind = "empty" if not text.strip() else "a PDF" if text.startswith("%PDF") else "damaged"
+        raise NotANotebook(f"the notebook is {kind}: {type(error).__name__}") from error
+    cells, version = _get(notebook, "cells"), _get(notebook, "nbformat")
+    if version != 4 or type(cells) is not list:
+        hint = f" but of {version}: {CONVERT}" if version in (1, 2, 3) else ""
+        raise NotANotebook(f"the file is no notebook of format 4{hint}")
+    kernel = _get(notebook, "metadata")
+    language = _get(_get(kernel, "kernelspec"), "language") or _get(
+        _get(kernel, "language_info"), "name"
+    )
+    if str(language or "python").lower() not in ("python", "ipython"):
+        notes.append(f"the notebook's kernel is for {str(language)[:40]}; run as Python")
+    return [_cell(number, cell) for number, cell in enumerate(cells, start=1)]
+
+
+def _get(value: Any, key: str) -> Any:
+    return value.get(key) if type(value) is dict else None
+
+
+def _cell(number: int, cell: Any) -> Cell:
+    source, metadata = _get(cell, "source"), _get(cell, "metadata")
+    if type(source) is list and all(type(line) is str for line in source):
+        source = "".join(source)
+    marks, tags = _get(metadata, "nbgrader"), _get(metadata, "tags")
+    return Cell(
+        number,
+        str(_get(cell, "cell_type")),
+        source if type(source) is str else "",
+        [tag for tag in tags if type(tag) is str] if type(tags) is list else [],
+        {name: value for name in MARKS if type(value := _get(marks, name)) is MARKS[name]},
+    )
 
 
 def problems(cells: list[Cell]) -> list[str]:
@@ -145,7 +171,7 @@ def missing(cells: list[Cell], release: list[Cell]) -> list[str]:
     return [f"the cell {name} is missing: take it from the release again" for name in lost]
 
 
-# --- running --------------------------------------------------------------------------------
+# --- what answers may import ---------------------------------------------------------------
 
 
 def forbidden_imports(source: str) -> list[str]:
@@ -173,104 +199,3 @@ def may_import(name: str) -> bool:
         return True
     parents = ("dgm_course", "dgm_course.grading")
     return name in parents or any(f"{name}.".startswith(f"{ok}.") for ok in ALLOWED)
-
-
-def _guarded_import(name: str, *args: Any, **kwargs: Any) -> Any:
-    """``__import__`` for answers: of this package only what they may use."""
-    fromlist = args[2] if len(args) > 2 else kwargs.get("fromlist") or ()
-    parents = name in ("dgm_course", "dgm_course.grading")
-    for full in [f"{name}.{part}" for part in fromlist or ()] if parents else [name]:
-        if not may_import(full):
-            raise ImportError(f"{full} cannot be imported where answers are graded")
-    return builtins.__import__(name, *args, **kwargs)
-
-
-@dataclass
-class Result:
-    """One test: its points if it passed, else what it said."""
-
-    grade_id: str
-    title: str
-    points: int
-    out_of: int
-    message: str
-    seconds: float
-
-
-@dataclass
-class Submission:
-    """The names that a notebook's own cells define, and the cells that stopped."""
-
-    cells: list[Cell]
-    names: dict[str, Any] = field(default_factory=dict)
-    stopped: list[str] = field(default_factory=list)
-
-    def run(self) -> Submission:
-        """All code cells in their order, but for tests and those tagged training or picture."""
-        guarded = vars(builtins) | {"__import__": _guarded_import}
-        self.names.update(__name__="__main__", __builtins__=guarded, display=lambda *_, **__: None)
-        for cell in self.cells:
-            if not cell.is_run or cell.is_test:
-                continue
-            source = MAGIC.sub("", cell.source)
-            try:
-                with _quiet():
-                    exec(compile(source, f"cell {cell.number}", "exec"), self.names)
-            except (Exception, SystemExit) as error:
-                if cell.is_empty:
-                    continue
-                said = f"{type(error).__name__}: {error}"
-                self.stopped.append(f"cell {cell.number} stopped: {said}")
-        return self
-
-    def test(self) -> Iterator[Result]:
-        """The notebook's tests, one after the other, in a namespace of their own."""
-        names = self.tests_namespace()
-        for cell in self.cells:
-            if cell.is_test:
-                yield run_test(cell, names)
-
-    def tests_namespace(self) -> dict[str, Any]:
-        """What a test cell can name: `call`, the checks, and what the set-up cell imports."""
-        ours = {name: value for name, value in vars(checks).items() if not name.startswith("_")}
-        given = {"call": Answers(self.names), "digits": _digits, "read_weights": read_weights}
-        return ours | given | {"__name__": "tests"}
-
-
-def _digits(split: str = "train") -> Any:
-    """`data.digits`, which imports PyTorch: not every assignment needs it."""
-    from dgm_course.data import digits
-
-    return digits(split)
-
-
-def run_test(cell: Cell, names: dict[str, Any]) -> Result:
-    """One test cell, in the namespace that it shares with those before it."""
-    start = time.perf_counter()
-    message = ""
-    try:
-        with _quiet():
-            exec(compile(cell.source, cell.grade_id, "exec"), names)
-    except NotAnswered as error:
-        message = str(error)
-    except CheckFailed as error:
-        message = str(error)
-    except (Exception, SystemExit) as error:
-        message = f"the test stopped with {type(error).__name__}: {error}"
-    seconds = time.perf_counter() - start
-    got = 0 if message else cell.points
-    return Result(cell.grade_id, cell.title, got, cell.points, message, seconds)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """What cells print is not shown, and their figures open no window."""
-    chosen = "MPLBACKEND" in os.environ
-    os.environ.setdefault("MPLBACKEND", "Agg")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        # A kernel that this process starts later would inherit it and show no figure.
-        if not chosen:
-            del os.environ["MPLBACKEND"]

@@ -28,7 +28,6 @@ from dgm_course.grading.files import (
     suffix_of,
 )
 from dgm_course.grading.layouts import is_several, layout, plain
-from dgm_course.grading.notebook import Cell
 
 WEIGHTS = "weights.npz"  # what is passed on beside the notebook
 NESTED = 3  # archives in one another
@@ -343,54 +342,3 @@ def some(names: list[str]) -> str:
     """Names in a sentence: the first ten, each cut."""
     shown = ", ".join(name if len(name) <= 100 else f"{name[:97]}..." for name in names[:10])
     return shown + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-
-
-# --- what stands in it ----------------------------------------------------------------------
-
-
-def parse(data: bytes, notes: list[str]) -> list[Cell]:
-    """The cells of a notebook's text, each a plain record whatever stands in the file.
-
-    Raises:
-        Unreadable: if it is no notebook of format 4.
-    """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-        notes.append("the file is not UTF-8; read as Latin-1")
-    try:
-        notebook = json.loads(text)
-        cells = notebook["cells"]
-        if notebook.get("nbformat") != 4 or type(cells) is not list:
-            raise TypeError
-    except (ValueError, RecursionError, MemoryError) as error:
-        kind = "empty" if not text.strip() else "a PDF" if text.startswith("%PDF") else "damaged"
-        raise Unreadable(f"the notebook is {kind}: {type(error).__name__}") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise Unreadable("the file is no notebook of format 4") from error
-    kernel = notebook.get("metadata", {})
-    language = _get(_get(kernel, "kernelspec"), "language") or _get(
-        _get(kernel, "language_info"), "name"
-    )
-    if str(language or "python").lower() not in ("python", "ipython"):
-        notes.append(f"the notebook's kernel is for {str(language)[:40]}; run as Python")
-    return [_cell(number, cell) for number, cell in enumerate(cells, start=1)]
-
-
-def _get(value: Any, key: str) -> Any:
-    return value.get(key) if type(value) is dict else None
-
-
-def _cell(number: int, cell: Any) -> Cell:
-    source, metadata = _get(cell, "source"), _get(cell, "metadata")
-    if type(source) is list and all(type(line) is str for line in source):
-        source = "".join(source)
-    marks, tags = _get(metadata, "nbgrader"), _get(metadata, "tags")
-    return Cell(
-        number,
-        str(_get(cell, "cell_type")),
-        source if type(source) is str else "",
-        [tag for tag in tags if type(tag) is str] if type(tags) is list else [],
-        {"grade_id": marks["grade_id"]} if type(_get(marks, "grade_id")) is str else {},
-    )

@@ -35,6 +35,7 @@ IMPORTABLE = (
     "grading/answers.py",
     "grading/checks.py",
     "grading/protocol.py",
+    "grading/running.py",
     "grading/system_calls.py",
     "grading/worker.py",
 )
@@ -67,7 +68,7 @@ class Limits:
     seconds_in_all: float = 300  # wall clock of one submission
     address_space: int = 4_000_000_000  # of one process; PyTorch alone takes 0.6 GB
     memory: int = 3_000_000_000  # resident, all processes together
-    processes: int = 32
+    processes: int = 256  # and threads: a notebook asks for 64 of them, or 16 loaders of data
     file_size: int = 64_000_000
     disk: int = 128_000_000  # of /tmp, which is memory
     output: int = 64_000_000  # printed in one question
@@ -154,6 +155,9 @@ def python(course: str, seen: Callable[[str], str] = str) -> list[str]:
 def environment(home: str) -> dict[str, str]:
     """All environment variables of a student's process."""
     one_thread = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+    # OpenMP ends the process where it cannot have the threads that it is told to take;
+    # torch.compile would need a compiler.
+    one_thread |= {"OMP_THREAD_LIMIT": "1", "TORCHDYNAMO_DISABLE": "1"}
     return {"HOME": home, "LANG": "C.UTF-8", "PATH": "/usr/bin", "MPLBACKEND": "agg", **one_thread}
 
 

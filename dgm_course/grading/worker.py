@@ -9,8 +9,6 @@ PyTorch, which takes two seconds to import, is imported once.
 
 from __future__ import annotations
 
-import ast
-import linecache
 import os
 import random
 import resource
@@ -19,7 +17,6 @@ import signal
 import sys
 import tempfile
 import traceback
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,11 +26,10 @@ import numpy.random  # NumPy would do so when it is needed first: again in every
 
 from dgm_course.grading.answers import Answers, CheckFailed, Handle, NotAnswered
 from dgm_course.grading.protocol import MAX_ANSWER, ProtocolError, Reference, pack, read_frame
+from dgm_course.grading.running import Page, short
 from dgm_course.grading.system_calls import forbid
 
 Read = Callable[[int], bytes]
-LONGEST = 2_000  # characters of a message
-PLAIN_MAGICS = ("%%time", "%%timeit", "%%capture", "%%prun")  # what they run is Python
 
 
 def main() -> None:
@@ -59,10 +55,11 @@ def main() -> None:
 
     _, fields = read_frame(read)
     _limit(*fields["limits"])
-    page = types.ModuleType("__main__")
-    page.__dict__.update(display=lambda *_, **__: None, exit=sys.exit, quit=sys.exit)
-    sys.modules["__main__"] = page
-    errors = [_run(text(cell), f"set-up {i}", page) for i, cell in enumerate(fields["cells"])]
+    page = Page()
+    sys.modules["__main__"] = page.module
+    errors = [page.run(text(cell), f"set-up {i}")[0] for i, cell in enumerate(fields["cells"])]
+    if torch := sys.modules.get("torch"):  # threads that wait count, in each loader of data again
+        vars(torch).update(set_num_threads=lambda _: None)
     write(pack("ready", errors=errors))
     # Other processes are ours to end only if no process of the grader's machine is visible here.
     walled = os.readlink("/proc/self/ns/pid") != sys.argv[1]
@@ -71,6 +68,7 @@ def main() -> None:
         folder = tempfile.mkdtemp()
         if (child := os.fork()) == 0:
             os.chdir(folder)
+            sys.path.insert(0, "")  # as in a kernel: what %%writefile wrote can be imported
             if not walled:
                 os.setpgid(0, 0)
             try:
@@ -121,7 +119,7 @@ def _limit(address_space: int = 0, processes: int = 0, file_size: int = 0) -> No
 
 
 def _answer(
-    question: dict[str, Any], page: types.ModuleType, read: Read, write: Callable[[bytes], None]
+    question: dict[str, Any], page: Page, read: Read, write: Callable[[bytes], None]
 ) -> None:
     """Run the cells, then answer calls until the grader ends the question."""
     seconds = int(question["seconds"]) + 2
@@ -132,12 +130,10 @@ def _answer(
     problems = []
     for number, cell in question["cells"]:
         write(pack("cell", number=number))
-        source, magics = without_magics(text(cell))
-        error = _run(source, f"cell {number}", page)
-        problems.append([number, error, magics])
+        problems.append([number, *page.run(text(cell), f"cell {number}")])
         sys.stdout.flush()
     write(pack("cells", problems=problems))
-    answers = Answers(page.__dict__)
+    answers = Answers(page.names)
 
     def call_back(number: int) -> Callable[..., Any]:
         def function(*arguments: Any) -> Any:
@@ -171,11 +167,11 @@ def _answer(
             result = answers(inward(fields["target"]), *inward(fields["arguments"]))
             frame = pack("value", MAX_ANSWER, value=outward(result))
         except NotAnswered as error:
-            frame = pack("not answered", message=_short(str(error)))
+            frame = pack("not answered", message=short(str(error)))
         except (CheckFailed, ProtocolError) as error:
-            frame = pack("failed", message=_short(str(error)))
+            frame = pack("failed", message=short(str(error)))
         except BaseException as error:  # exit() too: only the question ends
-            frame = pack("failed", message=_short(f"it raised {type(error).__name__}: {error}"))
+            frame = pack("failed", message=short(f"it raised {type(error).__name__}: {error}"))
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         write(frame)
@@ -186,52 +182,3 @@ def _seed(seed: int) -> None:
     np.random.seed(seed)  # noqa: NPY002
     if torch := sys.modules.get("torch"):
         torch.manual_seed(seed)
-
-
-def _run(source: str, name: str, page: types.ModuleType) -> str:
-    """Run a cell as Jupyter does, up to its first error; the error, or ""."""
-    name = f"<{name}>"
-    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
-    try:
-        exec(compile(source, name, "exec"), page.__dict__)
-    except BaseException as error:
-        trace = [f"line {at.lineno}" for at in traceback.extract_tb(error.__traceback__)[1:2]]
-        return _short(f"{type(error).__name__}: {error}" + "".join(f" ({at})" for at in trace))
-    return ""
-
-
-def without_magics(source: str) -> tuple[str, list[str]]:
-    """A cell as plain Python, and the magics that were taken out of it."""
-    magics: list[str] = []
-    lines = source.split("\n")
-    first = next((line for line in lines if line.strip()), "").strip()
-    if first.startswith("%%"):
-        magics.append(first[:80])
-        if first.split()[0] not in PLAIN_MAGICS:
-            return "", magics
-        lines[lines.index(next(line for line in lines if line.strip()))] = ""
-    # A line may begin with % inside a string: take out only what the parser stumbles on.
-    for _ in range(len(lines)):
-        try:
-            ast.parse("\n".join(lines))
-            break
-        except SyntaxError as error:
-            at = (error.lineno or 0) - 1
-            if not 0 <= at < len(lines):
-                break
-            line = lines[at].strip()
-            assigned = line.partition("=")[2].strip()
-            if not (line.startswith(("%", "!", "?")) or line.endswith("?")) and (
-                not assigned.startswith(("%", "!"))
-            ):
-                break
-            magics.append(line[:80])
-            indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
-            lines[at] = f"{indent}pass"
-        except (ValueError, RecursionError, MemoryError):
-            break
-    return "\n".join(lines), magics
-
-
-def _short(message: str) -> str:
-    return message if len(message) <= LONGEST else message[:LONGEST] + " ..."

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dgm_course.grading.notebook import Cell, Result, Submission, read_cells, run_test
+from dgm_course.grading.notebook import Cell, read_cells
+from dgm_course.grading.rehearsal import Result, Submission, run_test
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "notebooks" / "assignments" / "pixelcnn"
