@@ -87,7 +87,7 @@ def logistic_level_log_prob(
         >>> log_p.exp()
         tensor([0.3392, 0.1608, 0.1608, 0.3392])
     """
-    _check_levels(levels, n_levels, "levels")
+    check_levels(levels, n_levels, "levels")
     # Two levels that share an edge get the same number for it, to the last digit.
     lower, upper = ((2 * levels.long() + k - n_levels).to(mean) / (n_levels - 1) for k in (0, 2))
     inverse_scale = torch.exp(-log_scale)
@@ -162,7 +162,7 @@ def likelihood_row(
         raise ValueError(
             f"images must have shape (N, C, H, W) with N >= 2, got shape {tuple(images.shape)}"
         )
-    _check_levels(images, levels, "images")
+    check_levels(images, levels, "images")
     with torch.no_grad():
         log_p = log_prob(images)
     if log_p.shape != (len(images),):
@@ -234,7 +234,7 @@ def check_points(x: Tensor, n_features: int, dtype: torch.dtype, name: str) -> N
         raise ValueError(f"{name} must be finite, got NaN or inf in {n_bad} of {len(x)} points")
 
 
-def _check_levels(x: Tensor, n_levels: int, name: str) -> None:
+def check_levels(x: Tensor, n_levels: int, name: str) -> None:
     """Raise a ValueError unless x holds integers 0 … n_levels − 1; values as in `check_points`."""
     if x.dtype.is_floating_point or x.dtype == torch.bool:
         raise ValueError(f"{name} must hold integers 0 to {n_levels - 1}, got dtype {x.dtype}")
