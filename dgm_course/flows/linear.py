@@ -12,13 +12,16 @@ from dgm_course.flows.bijection import Bijection
 
 
 class PluMatrices(nn.Module):
-    """W = P L U: L unit lower triangular, U upper triangular with the diagonal ± exp(log_s).
+    """W = P L diag(s) U: L and U unit lower and unit upper triangular, s = ± exp(log_s).
 
     log|det W| = Σ log_s, in O(D). With P and the signs fixed this reaches a 2^−D share of all
     matrices: −I in no choice of P if all signs are +. The numbers of L, of log_s and of U lie in
     one ``(L, D, D)`` parameter; P (as an order of the rows) and the signs are buffers.
 
-    Source: Kingma & Dhariwal 2018, equation 10, https://arxiv.org/abs/1807.03039.
+    Source: Kingma & Dhariwal 2018, equation 10, https://arxiv.org/abs/1807.03039. The rows of
+    their U, and of ours in `factors`, are those of diag(s) U. That the parameter holds them before
+    they are scaled is ours: after, a narrow direction of the data asks for entries of 1 / its
+    width, to which steps of one size take too long.
 
     Args:
         weight: the matrices to start from, ``(L, D, D)``, which give P and the signs, too.
@@ -35,21 +38,20 @@ class PluMatrices(nn.Module):
         diagonal = upper.diagonal(dim1=1, dim2=2)  # (L, D)
         if not weight.isfinite().all() or (diagonal == 0).any():
             raise ValueError("weight must hold invertible matrices of finite numbers")
-        packed = lower.tril(-1) + upper.triu(1) + torch.diag_embed(diagonal.abs().log())
+        unit = upper / diagonal[:, :, None]
+        packed = lower.tril(-1) + unit.triu(1) + torch.diag_embed(diagonal.abs().log())
         self.packed = nn.Parameter(packed)  # below the diagonal L, on it log_s, above it U
         self.register_buffer("order", p.argmax(2))  # (L, D): row i of P L U is row order[i] of L U
         self.register_buffer("sign", diagonal.sign())  # (L, D)
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """L and U, ``(L, D, D)`` each."""
-        log_s = self.packed.diagonal(dim1=1, dim2=2)
-        one = torch.ones_like(log_s)
-        lower = self.packed.tril(-1) + torch.diag_embed(one)
-        upper = self.packed.triu(1) + torch.diag_embed(self.sign * log_s.exp())
-        return lower, upper
+        """L and diag(s) U, ``(L, D, D)`` each."""
+        one = torch.diag_embed(torch.ones_like(self.sign))
+        s = self.sign * self.packed.diagonal(dim1=1, dim2=2).exp()
+        return self.packed.tril(-1) + one, s[:, :, None] * (self.packed.triu(1) + one)
 
     def weight(self) -> Tensor:
-        """W = P L U, ``(L, D, D)``."""
+        """W = P L diag(s) U, ``(L, D, D)``."""
         lower, upper = self.factors()
         return (lower @ upper).take_along_dim(self.order[:, :, None], 1)
 
@@ -65,13 +67,13 @@ class PluMatrices(nn.Module):
 
 
 class LinearFlow(Bijection):
-    """z = W_1 (W_2 (… W_L x + b_L …) + b_2) + b_1: abstract; a subclass says what W is made of.
+    """z = f_1 ∘ … ∘ f_L(x), each f(x) = W (x − shift): abstract; subclasses say what W is made of.
 
     Data to noise multiplies, for that is the direction that training by maximum likelihood takes;
-    noise to data solves.
+    noise to data solves. The shift comes first, so that it is the data's mean whatever W is.
     """
 
-    bias: nn.Parameter  # (L, D)
+    shift: nn.Parameter  # (L, D)
 
     @abstractmethod
     def weight(self) -> Tensor:
@@ -82,17 +84,17 @@ class LinearFlow(Bijection):
         """log|det W_1 … W_L|, a scalar in nats."""
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z = W x + b, and log|det W|, the same for every point."""
+        """z = W (x − shift), and log|det W|, the same for every point."""
         self.check(x, "x")
-        for weight, bias in reversed([*zip(self.weight(), self.bias, strict=True)]):
-            x = torch.addmm(bias, x, weight.T)  # (N, D)
+        for weight, shift in reversed([*zip(self.weight(), self.shift, strict=True)]):
+            x = (x - shift) @ weight.T  # (N, D)
         return x, self.log_det().expand(len(x))
 
 
 class LuFlow(LinearFlow):
-    """z = W x + b with W = P L U, and x = U⁻¹ L⁻¹ Pᵀ (z − b): log|det ∂g/∂z| = −Σ log_s.
+    """z = W (x − shift), W = P L U, and x = U⁻¹ L⁻¹ Pᵀ z + shift: log|det ∂g/∂z| = −Σ log_s.
 
-    The diagonal of U is ± exp(log_s), P and the signs are fixed. It starts as the identity, whose
+    The diagonal of U is ± exp(log_s); P and the signs are fixed. It starts as the identity, whose
     P is I and whose signs are +: a 2^−D share of all matrices is within reach. A rotation by θ is
     among them for |θ| < 90°, with a pivot cos θ and an entry tan θ of L, which is 573 at 89.9°.
 
@@ -100,7 +102,7 @@ class LuFlow(LinearFlow):
 
     Args:
         dim: number of features D.
-        n_layers: number of layers L, stacked in ``plu.packed`` ``(L, D, D)`` and ``bias``.
+        n_layers: number of layers L, stacked in ``plu.packed`` ``(L, D, D)`` and ``shift``.
         weight: the W to start from, ``(L, D, D)`` or ``(D, D)`` where L is 1, instead of the
             identity: its factors give P and the signs.
 
@@ -130,7 +132,7 @@ class LuFlow(LinearFlow):
                 f"weight must have shape ({n_layers}, {dim}, {dim}), got {tuple(weight.shape)}"
             )
         self.plu = PluMatrices(weight)
-        self.bias = nn.Parameter(weight.new_zeros(n_layers, dim))
+        self.shift = nn.Parameter(weight.new_zeros(n_layers, dim))
 
     def weight(self) -> Tensor:
         """W = P L U of each layer, ``(L, D, D)``, the first next to the noise."""
@@ -141,19 +143,19 @@ class LuFlow(LinearFlow):
         return self.plu.log_det()
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """x = U⁻¹ L⁻¹ Pᵀ (z − b), and −Σ log_s."""
+        """x = U⁻¹ L⁻¹ Pᵀ z + shift, and −Σ log_s."""
         self.check(z, "z")
         factors = self.plu.factors()
-        for i, bias in enumerate(self.bias):
-            z = self.plu.solve((z - bias).T, *factors, i).T  # (N, D)
+        for i, shift in enumerate(self.shift):
+            z = self.plu.solve(z.T, *factors, i).T + shift  # (N, D)
         return z, -self.log_det().expand(len(z))
 
 
 class QrFlow(LinearFlow):
-    """z = W x + b with W = Q R, and x = R⁻¹ Qᵀ (z − b): log|det ∂g/∂z| = −Σ log r.
+    """z = W (x − shift) with W = Q R, and x = R⁻¹ Qᵀ z + shift: log|det ∂g/∂z| = −Σ log_r.
 
     Q = H_1 … H_K with the Householder reflections H = I − 2 v vᵀ / ‖v‖², and R is upper triangular
-    with the diagonal r = exp(log_r). Every reflection has determinant −1, so that det Q = (−1)^K:
+    with the diagonal exp(log_r). Every reflection has determinant −1, so that det Q = (−1)^K:
     half of all orthogonal matrices for K = D or D − 1, the other half being out of reach.
     Reflections start in equal pairs, whose product is I; a last one without a pair mirrors space.
 
@@ -187,8 +189,9 @@ class QrFlow(LinearFlow):
         v = torch.randn((n_reflections + 1) // 2, dim).repeat_interleave(2, 0)
         self.v = nn.Parameter(v[:n_reflections].clone())
         self.log_r = nn.Parameter(torch.zeros(dim))
-        self.r = nn.Parameter(torch.zeros(dim * (dim - 1) // 2))  # above the diagonal, row by row
-        self.bias = nn.Parameter(torch.zeros(1, dim))
+        # R above its diagonal, row by row, before a row is scaled by exp(log_r), as in PluMatrices.
+        self.r = nn.Parameter(torch.zeros(dim * (dim - 1) // 2))
+        self.shift = nn.Parameter(torch.zeros(1, dim))
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """Q and R, ``(D, D)`` each."""
@@ -196,7 +199,8 @@ class QrFlow(LinearFlow):
         for v in self.v:
             q = q - torch.outer(q @ v, 2 * v / v.square().sum())
         rows, columns = torch.triu_indices(self.dim, self.dim, 1, device=self.r.device)
-        return q, torch.diag(self.log_r.exp()).index_put((rows, columns), self.r)
+        unit = torch.eye(self.dim).to(self.r).index_put((rows, columns), self.r)
+        return q, self.log_r.exp()[:, None] * unit
 
     def weight(self) -> Tensor:
         """W = Q R, ``(1, D, D)``."""
@@ -208,8 +212,8 @@ class QrFlow(LinearFlow):
         return self.log_r.sum()
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """x = R⁻¹ Qᵀ (z − b), and −Σ log_r."""
+        """x = R⁻¹ Qᵀ z + shift, and −Σ log_r."""
         self.check(z, "z")
         q, r = self.factors()
-        x = solve_triangular(r, ((z - self.bias) @ q).T, upper=True).T  # (N, D)
+        x = solve_triangular(r, (z @ q).T, upper=True).T + self.shift  # (N, D)
         return x, -self.log_det().expand(len(z))
