@@ -66,9 +66,9 @@ class MixtureCdf(Bijection):
 
     Example:
         >>> flow = MixtureCdf([0.5, 0.5], [-2.0, 2.0], [1.0, 1.0])
-        >>> x, log_det = flow(torch.tensor([[0.0], [6.0]], dtype=torch.float64))
+        >>> x, log_det = flow(torch.tensor([[-6.0], [6.0]], dtype=torch.float64))
         >>> x.squeeze(1)
-        tensor([0.0000, 7.8883], dtype=torch.float64)
+        tensor([-7.8864,  7.8864], dtype=torch.float64)
     """
 
     dim = 1
