@@ -53,7 +53,8 @@ class PluMatrices(nn.Module):
     def weight(self) -> Tensor:
         """W = P L diag(s) U, ``(L, D, D)``."""
         lower, upper = self.factors()
-        return (lower @ upper).take_along_dim(self.order[:, :, None], 1)
+        product = lower @ upper
+        return product.gather(1, self.order[:, :, None].expand_as(product))
 
     def log_det(self) -> Tensor:
         """Σ log_s of all L matrices, a scalar."""
@@ -86,8 +87,10 @@ class LinearFlow(Bijection):
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z = W (x − shift), and log|det W|, the same for every point."""
         self.check(x, "x")
-        for weight, shift in reversed([*zip(self.weight(), self.shift, strict=True)]):
-            x = (x - shift) @ weight.T  # (N, D)
+        weights = self.weight()
+        offsets = (weights @ self.shift[:, :, None]).squeeze(2)  # (L, D)
+        for weight, offset in reversed([*zip(weights, -offsets, strict=True)]):
+            x = torch.addmm(offset, x, weight.T)  # (N, D)
         return x, self.log_det().expand(len(x))
 
 
