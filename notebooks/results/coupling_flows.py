@@ -96,7 +96,7 @@ def held_out_bits(model: Dequantised) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="instead of each flow's own")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".npz"))
     parser.add_argument("--only", nargs="+", choices=FLOWS, default=list(FLOWS), metavar="NAME")
