@@ -149,7 +149,7 @@ def test_gradient_through_the_inverse(invertible):
     assert torch.autograd.gradcheck(lambda x: invertible.inverse(x), (x,))
 
 
-@pytest.mark.parametrize("name", ["planar-7", "coupling-4", "lu-3", "qr", "nice"])
+@pytest.mark.parametrize("name", ["planar-7", "coupling-1", "lu-3", "qr"])
 def test_gradient_of_the_inverse_with_respect_to_the_weights(name):
     flow, x = strong_flow(name), noise(2, 5)
     names = [n for n, _ in flow.named_parameters()]

@@ -116,24 +116,24 @@ def test_one_feature_is_enough():
 # --- the best Gaussian -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [lambda: LuFlow(3), lambda: LuFlow(3, 2), lambda: QrFlow(3)])
+@pytest.mark.parametrize("kind", [LuFlow, QrFlow])
 def test_maximum_likelihood_reaches_the_full_gaussian(kind):
     """A linear map of N(0, I) is any Gaussian: the best has the data's own mean and covariance."""
     torch.manual_seed(0)
-    root = torch.tensor([[1.0, 0, 0], [2.0, 0.5, 0], [-1.0, 1.0, 0.2]], dtype=torch.float64)
+    root = torch.tensor([[1.0, 0, 0], [0.8, 0.6, 0], [-0.5, 0.5, 0.5]], dtype=torch.float64)
     x = torch.randn(400, 3, dtype=torch.float64) @ root.T + torch.tensor([1.0, -2.0, 0.5])
     centred = x - x.mean(0)
     best = MultivariateNormal(x.mean(0), centred.T @ centred / len(x)).log_prob(x).mean()
     closed_form = -1.5 * (1 + math.log(2 * math.pi)) - 0.5 * torch.logdet(centred.T @ centred / 400)
     torch.testing.assert_close(best, closed_form)
     base = Independent(Normal(torch.zeros(3).double(), torch.ones(3).double()), 1)
-    model = FlowModel(base, kind().double())
+    model = FlowModel(base, kind(3).double())
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     fit(
         lambda step: forward_kl(model, x),
         optimizer,
-        1000,
-        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1000),
+        300,
+        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300),
         progress=False,
     )
     gap = (best - model.log_prob(x).mean()).item()
