@@ -75,7 +75,8 @@ class CouplingFlow(Bijection):
             raise ValueError(
                 f"n_layers and n_hidden must be at least 1, got {n_layers} and {n_hidden}"
             )
-        check_law(law)
+        if law not in get_args(Law):
+            raise ValueError(f"law must be 'affine' or 'additive', got {law!r}")
         check_limit(limit)
         n_kept = dim // 2 if n_kept is None else n_kept
         if not 1 <= n_kept < dim:
@@ -114,46 +115,44 @@ class CouplingFlow(Bijection):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x = g(z) and Σ c over the layers and the features that each of them moves."""
+        self.check(z, "z")
         states, log_det = self._walk(z)
         return states[-1], log_det
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z = f(x) and −Σ c: as cheap as `forward`, for the networks are only evaluated."""
-        states, log_det = self._walk_back(x)
-        return states[-1], log_det
+        self.check(x, "x")
+        states, log_det = self._walk(x, undo=True)
+        return states[-1], -log_det
 
     def path(self, z: Tensor) -> Tensor:
         """z and the points after each layer, z_0 = z to z_L = g(z): ``(L + 1, N, D)``."""
+        self.check(z, "z")
         return torch.stack(self._walk(z)[0])
 
     def inverse_path(self, x: Tensor) -> Tensor:
         """The same points found from their end, x = z_L back to z_0 = f(x), in `path`'s order."""
-        return torch.stack(self._walk_back(x)[0][::-1])
-
-    def _walk(self, z: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The L + 1 points ``(N, D)`` from z to x, and the log-det ``(N,)``."""
-        self.check(z, "z")
-        states, log_scales = [z], []
-        for i, weights in enumerate(self._weights()):
-            kept, moved = self._part(states[-1], i)
-            log_scale, shift = self._network(kept, *weights)
-            moved = moved + shift if log_scale is None else moved * log_scale.exp() + shift
-            states.append(self._join(kept, moved, i))
-            log_scales.append(log_scale)
-        return states, self._sum(log_scales, z)
-
-    def _walk_back(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The L + 1 points ``(N, D)`` from x to z, and the log-det ``(N,)``."""
         self.check(x, "x")
-        states, log_scales = [x], []
-        for i, weights in reversed([*enumerate(self._weights())]):
+        return torch.stack(self._walk(x, undo=True)[0][::-1])
+
+    def _walk(self, points: Tensor, undo: bool = False) -> tuple[list[Tensor], Tensor]:
+        """The L + 1 points ``(N, D)`` from z to x, or back from x to z, and Σ c ``(N,)``."""
+        layers = [*enumerate(self._weights())]
+        states, log_scales = [points], []
+        for i, weights in layers[::-1] if undo else layers:
             kept, moved = self._part(states[-1], i)
-            log_scale, shift = self._network(kept, *weights)
-            moved = moved - shift
-            moved = moved if log_scale is None else moved * (-log_scale).exp()
+            c, t = self._network(kept, *weights)
+            if undo:
+                moved = moved - t
+            if c is not None:
+                moved = moved * (-c if undo else c).exp()
+                log_scales.append(c)
+            if not undo:
+                moved = moved + t
             states.append(self._join(kept, moved, i))
-            log_scales.append(log_scale)
-        return states, -self._sum(log_scales, x)
+        if not log_scales:
+            return states, points.new_zeros(len(points))
+        return states, torch.cat(log_scales, 1).sum(1)
 
     def _weights(self) -> Iterator[tuple[Tensor, ...]]:
         """Each layer's weights and biases; a stack is cut up by one operation, not L of them."""
@@ -191,11 +190,6 @@ class CouplingFlow(Bijection):
         s, t = out.chunk(2, 1)
         return bounded(s, self.limit), t
 
-    def _sum(self, log_scales: list[Tensor | None], points: Tensor) -> Tensor:
-        """Σ c over layers and features, ``(N,)``."""
-        given = [log_scale for log_scale in log_scales if log_scale is not None]
-        return torch.cat(given, 1).sum(1) if given else points.new_zeros(len(points))
-
 
 def image_orders(height: int, width: int, n_layers: int) -> Tensor:
     """Orders of the H · W pixels for the layers of a `CouplingFlow` on images: ``(L, H · W)``.
@@ -225,9 +219,3 @@ def check_limit(limit: float) -> None:
     """Raise a ValueError unless the bound of a log-scale is positive and finite."""
     if not 0 < limit < math.inf:
         raise ValueError(f"limit must be positive and finite, got {limit}")
-
-
-def check_law(law: str) -> None:
-    """Raise a ValueError for a law that is not known."""
-    if law not in get_args(Law):
-        raise ValueError(f"law must be 'affine' or 'additive', got {law!r}")

@@ -273,5 +273,6 @@ def small_network(channels: int, n_hidden: int) -> nn.Sequential:
 
 
 def set_to_zero(layer: nn.Module) -> None:
+    """Zero weights and biases: what a coupling starts from to be the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
