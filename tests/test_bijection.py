@@ -181,6 +181,12 @@ def test_what_is_no_mixture_is_refused(arguments, words):
         MixtureCdf(*arguments)
 
 
+def test_weights_in_single_precision_sum_to_one():
+    weights = torch.tensor([0.1, 0.2, 0.7])
+    flow = MixtureCdf(weights, [0.0, 1.0, 2.0], [1.0, 1.0, 1.0])
+    assert flow.weights.sum().item() == pytest.approx(1, abs=1e-15)
+
+
 def test_single_precision_is_refused_for_its_tails():
     flow = MixtureCdf([1.0], [0.0], [1.0])
     for direction in (flow, flow.inverse):

@@ -15,6 +15,7 @@ from dgm_course.flows import (
     CouplingFlow,
     Dequantised,
     FlowModel,
+    MixtureCdf,
     Permutation,
     image_orders,
 )
@@ -133,6 +134,17 @@ def test_noise_stays_in_the_level_that_it_came_from():
     x = model.dequantise(n)
     assert x.dtype == torch.float64
     assert torch.equal(((x + 1) * 2).floor().long(), n)
+
+
+def test_a_mixture_on_the_line_is_a_model_of_integers():
+    """Its numbers are buffers in float64: the noise is of that type, too."""
+    line = MixtureCdf([0.3, 0.7], [4.0, 9.0], [1.0, 2.0])
+    model = Dequantised(FlowModel(standard_normal(1), line), 17, low=0, high=17)
+    n = torch.arange(17)[:, None]
+    assert model.dequantise(n).dtype == torch.float64
+    torch.manual_seed(0)
+    mass = model.log_prob_bound(n, 100).exp().sum().item()
+    assert mass == pytest.approx(1, abs=0.01)
 
 
 def test_images_and_vectors_of_pixels_are_the_same():

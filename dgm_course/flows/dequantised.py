@@ -57,8 +57,11 @@ class Dequantised(nn.Module):
             raise ValueError(f"low must be below high, both finite, got {low} and {high}")
         self.flow, self.levels, self.low, self.high = flow, levels, low, high
 
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}, low={self.low:g}, high={self.high:g}"
+
     def dequantise(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """x(n + u) for one draw of u, ``(N, D)``: what the flow reads, in its weights' dtype."""
+        """x(n + u) for one draw of u, ``(N, D)``: what the flow reads, in its dtype."""
         dim = self.flow.bijection.dim
         check_levels(images, self.levels, "images")
         if images.ndim < 2 or images[:1].numel() != dim:
@@ -66,7 +69,10 @@ class Dequantised(nn.Module):
                 f"images must have shape (N, D) or (N, C, H, W) with {dim} numbers each, got shape "
                 f"{tuple(images.shape)}"
             )
-        n = images.flatten(1).to(next(self.flow.parameters(), torch.empty(0)))  # (N, D)
+        numbers = (
+            t for t in (*self.flow.parameters(), *self.flow.buffers()) if t.is_floating_point()
+        )
+        n = images.flatten(1).to(next(numbers, torch.empty(0)))  # (N, D)
         u = torch.rand(n.shape, generator=generator, dtype=n.dtype, device=n.device)
         return self.low + (self.high - self.low) / self.levels * (n + u)
 

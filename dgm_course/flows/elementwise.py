@@ -32,6 +32,9 @@ class Affine(Bijection):
         self.log_scale = nn.Parameter(torch.zeros(dim))
         self.shift = nn.Parameter(torch.zeros(dim))
 
+    def extra_repr(self) -> str:
+        return f"{self.dim}"
+
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x = exp(log_scale) z + shift and Σ log_scale."""
         self.check(z, "z")
@@ -90,8 +93,9 @@ class MixtureCdf(Bijection):
                 what = "finite" if name == "means" else "positive and finite"
                 raise ValueError(f"{name} must be {what}, got {value.tolist()}")
             self.register_buffer(name, value)
-        if abs((total := self.weights.sum().item()) - 1) > 1e-9:
-            raise ValueError(f"weights must sum to 1, got a sum of {total:g}")
+        if abs((total := self.weights.sum().item()) - 1) > 1e-6:  # of single precision
+            raise ValueError(f"weights must sum to 1, got a sum of {total:.8g}")
+        self.weights /= total
 
     def check(self, points: Tensor, name: str) -> None:
         """Raise a ValueError unless ``points`` is a finite ``(N, 1)`` in float64."""

@@ -137,6 +137,9 @@ class LuFlow(LinearFlow):
         self.plu = PluMatrices(weight)
         self.shift = nn.Parameter(weight.new_zeros(n_layers, dim))
 
+    def extra_repr(self) -> str:
+        return f"{self.dim}, n_layers={len(self.shift)}"
+
     def weight(self) -> Tensor:
         """W = P L U of each layer, ``(L, D, D)``, the first next to the noise."""
         return self.plu.weight()
@@ -195,6 +198,9 @@ class QrFlow(LinearFlow):
         # R above its diagonal, row by row, before a row is scaled by exp(log_r), as in PluMatrices.
         self.r = nn.Parameter(torch.zeros(dim * (dim - 1) // 2))
         self.shift = nn.Parameter(torch.zeros(1, dim))
+
+    def extra_repr(self) -> str:
+        return f"{self.dim}, n_reflections={len(self.v)}"
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """Q and R, ``(D, D)`` each."""
