@@ -180,15 +180,16 @@ class CouplingFlow(Bijection):
         self, kept: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Tensor, b3: Tensor
     ) -> tuple[Tensor | None, Tensor]:
         """c, None where the law is additive, and t, each of as many columns as features move."""
-        h = torch.addmm(b1, kept, w1).relu()  # (N, n_hidden)
-        h = dropout(h, self.dropout, self.training)
-        h = linear(h, w2, b2).relu()
-        h = dropout(h, self.dropout, self.training)
+        h = self._drop(torch.addmm(b1, kept, w1).relu())  # (N, n_hidden)
+        h = self._drop(linear(h, w2, b2).relu())
         out = linear(h, w3, b3)
         if self.law == "additive":
             return None, out
         s, t = out.chunk(2, 1)
         return bounded(s, self.limit), t
+
+    def _drop(self, h: Tensor) -> Tensor:
+        return dropout(h, self.dropout, self.training) if self.dropout else h
 
 
 def image_orders(height: int, width: int, n_layers: int) -> Tensor:
