@@ -87,11 +87,11 @@ class LinearFlow(Bijection):
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z = W (x − shift), and log|det W|, the same for every point."""
         self.check(x, "x")
-        weights = self.weight()
-        offsets = (weights @ self.shift[:, :, None]).squeeze(2)  # (L, D)
-        for weight, offset in reversed([*zip(weights, -offsets, strict=True)]):
-            x = torch.addmm(offset, x, weight.T)  # (N, D)
-        return x, self.log_det().expand(len(x))
+        # The layers' product first: D × D numbers go through all of them, not N × D.
+        product, offset = torch.eye(self.dim).to(x), x.new_zeros(self.dim)
+        for weight, shift in reversed([*zip(self.weight(), self.shift, strict=True)]):
+            product, offset = weight @ product, weight @ (offset - shift)
+        return torch.addmm(offset, x, product.T), self.log_det().expand(len(x))
 
 
 class LuFlow(LinearFlow):
