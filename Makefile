@@ -5,11 +5,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+# What a shell or pip.conf sets for other environments must not reach this one. What says where
+# packages come from (index, mirror, proxy, wheel folder) stays.
+export PIP_USER = 0
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN PIP_NO_DEPS PIP_IGNORE_INSTALLED
+unexport PIP_REQUIREMENT PIP_EDITABLE PIP_REQUIRE_HASHES
+unexport PIP_PLATFORM PIP_PYTHON_VERSION PIP_IMPLEMENTATION PIP_ABI
+unexport PYTHONHOME PYTHONPATH
+# A target in pip.conf is stronger than an empty variable, and pip then installs elsewhere.
+INSTALLED = @test -x $(BIN)/dgm || { echo "pip did not install into $(VENV): does 'pip config \
+list' name a target, prefix, root or dry-run?"; exit 1; }
 # As the dgm command does: threads that wait must not spin (see cli.py).
 export OMP_WAIT_POLICY ?= PASSIVE
 # A notebook's threads and the runner's must not fight for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+# Two installations at once, of make -j, would write over one another.
+.NOTPARALLEL:
 .PHONY: lab test check test-elsewhere bench grade-scale frames site format clean
 
 lab: $(VENV)/.installed-lab
@@ -60,11 +72,13 @@ clean:
 $(VENV)/.installed-lab: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing the course into $(VENV) (some minutes the first time)"
 	$(INSTALL) .
+	$(INSTALLED)
 	@touch $@
 
 $(VENV)/.installed-%: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing the course with its $* extra into $(VENV) (some minutes the first time)"
 	$(INSTALL) ".[$*]"
+	$(INSTALLED)
 	@touch $@
 
 # The interpreter's own date is older than the stamps', so it never triggers a second install.

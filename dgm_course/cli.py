@@ -19,12 +19,13 @@ from dgm_course.grading.commands import assignment
 from dgm_course.grading.grade_commands import grade, report
 from dgm_course.lectures.lab_config import lab_arguments, without_home, write_lab_config
 from dgm_course.lectures.notebooks import Lecture, lectures_in, read_lecture, read_lectures
-from dgm_course.lectures.running import run_notebook
+from dgm_course.lectures.running import EXIT_CODES, run_notebook
+from dgm_course.lectures.terminal import Commands
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(cls=Commands)
 @click.version_option(dgm_course.__version__, prog_name="dgm_course")
 def main() -> None:
     """Interactive lectures on deep generative models."""
@@ -161,11 +162,11 @@ def run(
         if report:
             click.echo(report, err=True)
         outcomes.append(outcome)
-        if outcome == "interrupted":
+        if EXIT_CODES[outcome] > 1:
             break
     if len(outcomes) > 1 or run_all:
         click.echo(f"{outcomes.count('passed')} passed, {outcomes.count('failed')} failed")
-    sys.exit(130 if "interrupted" in outcomes else int("failed" in outcomes))
+    sys.exit(max(EXIT_CODES[outcome] for outcome in outcomes))
 
 
 # --- data -----------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
+from dgm_course.checks import check_floating, check_same_shape, values_are_checked
+
 
 def generator_loss(logit: Tensor, *, saturating: bool = False) -> Tensor:
     """−log D(x) per sample of the generator; with ``saturating``, log(1 − D(x)).
@@ -21,6 +23,7 @@ def generator_loss(logit: Tensor, *, saturating: bool = False) -> Tensor:
         >>> generator_loss(torch.tensor([0.0, -3.0]))
         tensor([0.6931, 3.0486])
     """
+    check_floating(logit, "logit")
     return logsigmoid(-logit) if saturating else -logsigmoid(logit)
 
 
@@ -32,13 +35,13 @@ def log_loss(logit: Tensor, label: Tensor) -> Tensor:
     Shapes: logits and labels 0 or 1, both ``(N,)``, to nats ``(N,)``.
 
     Raises:
-        ValueError: unless both have the same shape.
+        ValueError: unless both have the same shape, and labels lie in [0, 1].
 
     Example:
         >>> log_loss(torch.tensor([0.0, -3.0]), torch.tensor([1, 1]))
         tensor([0.6931, 3.0486])
     """
-    check_same_shape("logit", logit, "label", label)
+    _check(logit, label)
     return binary_cross_entropy_with_logits(logit, label.to(logit.dtype), reduction="none")
 
 
@@ -53,8 +56,8 @@ def brier_loss(logit: Tensor, label: Tensor) -> Tensor:
         >>> brier_loss(torch.tensor([0.0, -3.0]), torch.tensor([1, 1]))
         tensor([0.2500, 0.9074])
     """
-    check_same_shape("logit", logit, "label", label)
-    return (label - torch.sigmoid(logit)).square()
+    _check(logit, label)
+    return (label.to(logit.dtype) - torch.sigmoid(logit)).square()
 
 
 def hinge_loss(logit: Tensor, label: Tensor) -> Tensor:
@@ -68,14 +71,13 @@ def hinge_loss(logit: Tensor, label: Tensor) -> Tensor:
         >>> hinge_loss(torch.tensor([0.0, -3.0]), torch.tensor([1, 1]))
         tensor([1., 4.])
     """
+    _check(logit, label)
+    return torch.relu(1 - (2 * label.to(logit.dtype) - 1) * logit)
+
+
+def _check(logit: Tensor, label: Tensor) -> None:
+    check_floating(logit, "logit")
     check_same_shape("logit", logit, "label", label)
-    return torch.relu(1 - (2 * label - 1) * logit)
-
-
-def check_same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
-    """Raise a ValueError unless a and b have one shape."""
-    if a.shape != b.shape:  # (N, 1) against (N,) would broadcast to (N, N)
-        raise ValueError(
-            f"{name_a} and {name_b} must have the same shape, got {tuple(a.shape)} and "
-            f"{tuple(b.shape)}"
-        )
+    if values_are_checked() and not ((label >= 0) & (label <= 1)).all():
+        low, high = label.aminmax()
+        raise ValueError(f"label must lie in [0, 1], got values from {low:g} to {high:g}")

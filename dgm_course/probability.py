@@ -10,8 +10,9 @@ from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 from torch.nn.functional import logsigmoid
+
+from dgm_course.checks import check_count, check_floating, check_integers, check_tensor
 
 
 class Estimate(NamedTuple):
@@ -23,6 +24,7 @@ class Estimate(NamedTuple):
     @classmethod
     def from_samples(cls, samples: Tensor) -> Estimate:
         """mean ± std / √S of S independent samples, shape ``(S,)``."""
+        check_tensor(samples, "samples")
         if samples.ndim != 1 or len(samples) < 2:
             raise ValueError(
                 f"samples must have shape (S,) with S >= 2, got shape {tuple(samples.shape)}"
@@ -36,6 +38,9 @@ class Estimate(NamedTuple):
 
 def log_mean_exp(values: Tensor, dim: int) -> Tensor:
     """log (1/S Σ exp vₛ) along ``dim``, of size S ≥ 1, without overflow; that axis is gone."""
+    check_floating(values, "values")
+    if not -values.ndim <= dim < values.ndim:
+        raise ValueError(f"dim must be an axis of values, {tuple(values.shape)}, got {dim}")
     if values.shape[dim] == 0:
         raise ValueError(f"values must not be empty along dim {dim}, got {tuple(values.shape)}")
     return torch.logsumexp(values, dim) - math.log(values.shape[dim])
@@ -48,8 +53,7 @@ def bits_per_dim(nats: Tensor, n_dims: int) -> Tensor:
         nats: a negative log-likelihood per example, of any shape.
         n_dims: the number of dimensions D of an example: C · H · W for an image.
     """
-    if n_dims < 1:
-        raise ValueError(f"n_dims must be at least 1, got {n_dims}")
+    check_count(n_dims, "n_dims")
     return nats / (n_dims * math.log(2))
 
 
@@ -87,7 +91,9 @@ def logistic_level_log_prob(
         >>> log_p.exp()
         tensor([0.3392, 0.1608, 0.1608, 0.3392])
     """
-    check_levels(levels, n_levels, "levels")
+    check_integers(levels, 0, check_count(n_levels, "n_levels", 2) - 1, "levels")
+    check_floating(mean, "mean")
+    check_floating(log_scale, "log_scale")
     # Two levels that share an edge get the same number for it, to the last digit.
     lower, upper = ((2 * levels.long() + k - n_levels).to(mean) / (n_levels - 1) for k in (0, 2))
     inverse_scale = torch.exp(-log_scale)
@@ -158,13 +164,15 @@ def likelihood_row(
     """
     if kind not in get_args(Kind):
         raise ValueError(f"kind must be 'exact' or 'bound', got {kind!r}")
+    check_tensor(images, "images")
     if images.ndim != 4 or len(images) < 2:
         raise ValueError(
             f"images must have shape (N, C, H, W) with N >= 2, got shape {tuple(images.shape)}"
         )
-    check_levels(images, levels, "images")
+    check_integers(images, 0, check_count(levels, "levels", 2) - 1, "images")
     with torch.no_grad():
         log_p = log_prob(images)
+    check_tensor(log_p, "what log_prob returns")
     if log_p.shape != (len(images),):
         raise ValueError(
             f"log_prob must return shape ({len(images)},), got shape {tuple(log_p.shape)}"
@@ -209,38 +217,3 @@ def write_likelihoods(rows: Iterable[LikelihoodRow], path: Path = LIKELIHOODS) -
             numbers = [f"{v:.4f}" for v in (*row.nats, *row.bits_per_dim)]
             seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
             out.writerow([*row[:5], *numbers, row.n_parameters, seconds])
-
-
-def check_points(x: Tensor, n_features: int, dtype: torch.dtype, name: str) -> None:
-    """Raise a ValueError unless x is a non-empty batch ``(N, n_features)`` of finite numbers.
-
-    Reading the values makes a GPU wait, so that part follows the one switch of
-    ``torch.distributions``, ``Distribution.set_default_validate_args``; `training.fit` turns it
-    off inside its loop.
-    """
-    if not isinstance(x, Tensor):
-        raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
-    if x.ndim != 2 or x.shape[1] != n_features:
-        raise ValueError(f"{name} must have shape (N, {n_features}), got shape {tuple(x.shape)}")
-    if len(x) == 0:
-        raise ValueError(f"{name} must hold at least one point, got an empty batch")
-    if x.dtype != dtype:
-        raise ValueError(
-            f"{name} must have the dtype of the model's weights, {dtype}, got {x.dtype}; "
-            f"convert it with {name}.to({dtype})"
-        )
-    if Distribution._validate_args and not torch.isfinite(x).all():
-        n_bad = int((~torch.isfinite(x)).any(dim=1).sum())
-        raise ValueError(f"{name} must be finite, got NaN or inf in {n_bad} of {len(x)} points")
-
-
-def check_levels(x: Tensor, n_levels: int, name: str) -> None:
-    """Raise a ValueError unless x holds integers 0 … n_levels − 1; values as in `check_points`."""
-    if x.dtype.is_floating_point or x.dtype == torch.bool:
-        raise ValueError(f"{name} must hold integers 0 to {n_levels - 1}, got dtype {x.dtype}")
-    if Distribution._validate_args and x.numel():
-        low, high = (int(bound) for bound in x.aminmax())
-        if low < 0 or high >= n_levels:
-            raise ValueError(
-                f"{name} must hold integers 0 to {n_levels - 1}, got values from {low} to {high}"
-            )

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+
+from dgm_course.checks import check_count, check_number, check_tensor, unchecked_values
 
 if TYPE_CHECKING:  # its first import takes a second, which whoever trains pays anyway
     from torch.optim import Optimizer
@@ -50,9 +51,11 @@ def training_steps(
     """The steps of `fit`, one for each loss that is asked for: a live panel takes a few a tick."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for step in range(n_steps):
-        with _unchecked_values():
+        # The second, for gradients also under ``no_grad``.
+        with unchecked_values(), torch.inference_mode(False):
             optimizer.zero_grad()
-            value = loss(step).mean()
+            check_tensor(losses := loss(step), "what loss returns")
+            value = losses.mean()
             _check_finite(number := value.item(), "loss", step, n_steps)
             value.backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf).item()
@@ -89,10 +92,9 @@ def fit(
     Raises:
         FloatingPointError: at the first loss or gradient that is not finite, before the weights.
     """
-    if n_steps < 1:
-        raise ValueError(f"n_steps must be at least 1, got {n_steps}")
-    if max_grad_norm is not None and max_grad_norm <= 0:
-        raise ValueError(f"max_grad_norm must be positive, got {max_grad_norm}")
+    n_steps = check_count(n_steps, "n_steps")
+    if max_grad_norm is not None:
+        check_number(max_grad_norm, "max_grad_norm")
     n_steps = max(1, n_steps // 20) if quick() else n_steps
     history = History()
     steps = training_steps(loss, optimizer, n_steps, scheduler, max_grad_norm)
@@ -113,17 +115,6 @@ def _check_finite(number: float, what: str, step: int, n_steps: int) -> None:
             f"the {what} is {number} at step {step} of {n_steps}, and the weights are as before it;"
             " try a smaller learning rate, max_grad_norm=1.0, float64, and look for NaN in the data"
         )
-
-
-@contextmanager
-def _unchecked_values() -> Iterator[None]:
-    """The one switch of value checks off, so that a GPU need not wait for them."""
-    before = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
 
 
 @contextmanager

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 
 from dgm_course import plots
-from dgm_course.data import energy
+from dgm_course.data import energy, results
 from dgm_course.flows import DiagonalGaussian, FlowModel, PlanarFlow
 
 ROOT = Path(__file__).parent.parent
 
 
 def main() -> None:
-    table = np.load(ROOT / "notebooks" / "results" / "planar_flows.npz")
+    table = results("planar_flows")
     model = FlowModel(DiagonalGaussian(2), PlanarFlow(2, 32)).requires_grad_(False)
     weights = torch.tensor(table["U4/32/weights"][table["U4/32/kl"].argmin()])
     torch.nn.utils.vector_to_parameters(weights, model.parameters())

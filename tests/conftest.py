@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import durations, needs
+from tests import durations, foreign, needs
 
 
 def pytest_addoption(parser):
@@ -16,6 +16,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.pluginmanager.register(needs.Plugin())
     config.pluginmanager.register(durations.Plugin())
+    config.pluginmanager.register(foreign.Plugin())
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 import dgm_course
 
-LOWER = {"probability", "losses", "causality", "data", "training"}  # these know no model
+LOWER = {"checks", "probability", "losses", "causality", "data", "training"}  # these know no model
 FAMILIES = {
     *("flows", "mixtures", "vae", "autoregressive", "sequences", "codes", "density_ratio"),
     *("gan", "disentanglement", "reversible", "diffusion"),
@@ -34,6 +34,8 @@ NEVER_AT_TOP_LEVEL = {"sklearn", "pooch", "tqdm", "IPython", "nbgrader"}
 SUBCLASSES_SKLEARN = {"mixtures/mixture.py"}
 MAY_PRINT = {"claims", "cli"}
 SAY_NOTHING = {"utils", "helpers", "core", "base", "common"}
+# What these read and write as text is JSON as Python writes it, and what Linux says in /proc.
+ASCII_ALONE = {"grading/batch.py", "grading/report.py", "grading/walls.py", "grading/worker.py"}
 MAX_LINES = {"training.py": 150, "widgets.py": 200}
 
 
@@ -56,6 +58,19 @@ def imports(tree: ast.AST, path: str) -> Iterator[tuple[str, bool]]:
             names = [f"{module}.{alias.name}" for alias in node.names]
         for name in names:
             yield name, id(node) not in inside_functions
+
+
+def read_by_locale(tree: ast.AST) -> Iterator[str]:
+    """The calls that read or write text in whatever encoding the machine has."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        owner, _, name = ast.unparse(call.func).rpartition(".")
+        modes = [a.value for a in call.args if isinstance(a, ast.Constant)]
+        opens = name == "open" and owner not in {"os", "bz2", "gzip", "archive", "tarfile", "Image"}
+        is_binary = opens and any("b" in str(mode) for mode in modes[-1:] if len(str(mode)) <= 3)
+        is_text = (opens and not is_binary) or name in {"read_text", "write_text"}
+        named = {keyword.arg for keyword in call.keywords} | {*modes}
+        if is_text and not {"encoding", "utf-8"} & named:
+            yield ast.unparse(call)
 
 
 def circles(sources: dict[str, str]) -> list[list[str]]:
@@ -125,12 +140,20 @@ def problems(sources: dict[str, str]) -> list[str]:
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         if part not in MAY_PRINT and "print" in names:
             found.append(f"{path}: print")
+        if path not in ASCII_ALONE:
+            found += [f"{path}: {call} needs encoding=" for call in read_by_locale(tree)]
         if SAY_NOTHING & {*parts}:
             found.append(f"{path}: the name says nothing")
         limit = MAX_LINES.get(path, 400)
         if (n_lines := len(source.splitlines())) >= limit:
             found.append(f"{path}: {n_lines} lines, the limit is {limit}")
     return found
+
+
+def test_the_sites_and_the_results_makers_say_their_encoding() -> None:
+    root = Path(dgm_course.__file__).parent.parent
+    for path in [*root.glob("docs/**/*.py"), *root.glob("notebooks/results/*.py")]:
+        assert not [*read_by_locale(ast.parse(path.read_text(encoding="utf-8")))], path
 
 
 def the_package() -> dict[str, str]:
@@ -173,7 +196,7 @@ CLEAN = {
     "cli.py": "from dgm_course.grading.commands import assignment\ndef data():\n    import pooch",
     "grading/report.py": "from dgm_course import lectures, training",
     "lectures/running.py": "from dgm_course.lectures.reading import mark",
-    "lectures/reading.py": "",
+    "lectures/reading.py": "with open('a', 'rb') as f: p.write_text(f(), encoding='utf-8')",
 }
 
 
@@ -224,6 +247,10 @@ def test_a_clean_package_passes() -> None:
         ("lectures/running.py", "from dgm_course.cli import main", "must not import cli"),
         ("lectures/running.py", "from dgm_course import flows", "must not import flows"),
         ("flows/planar.py", "def f():\n    print('loss')", "print"),
+        ("data/toy.py", "open('a.txt').read()", "open('a.txt') needs encoding="),
+        ("data/toy.py", "def f(p):\n    p.open('w')", "p.open('w') needs encoding="),
+        ("cli.py", "path.read_text()", "path.read_text() needs encoding="),
+        ("lectures/reading.py", "p.write_text('σ')", "p.write_text('σ') needs encoding="),
         ("flows/planar.py", "\n" * 400, "lines, the limit is 400"),
         ("training.py", "\n" * 150, "lines, the limit is 150"),
         ("widgets.py", "\n" * 200, "lines, the limit is 200"),

@@ -155,7 +155,7 @@ def test_samples_without_noise():
 
 
 def test_refuses():
-    with pytest.raises(ValueError, match="window must be between 0 and 3, got 4"):
+    with pytest.raises(ValueError, match="window must be at most 3, got 4"):
         AutoregressiveVAE(GaussianVAE(4, 1), 4)
     with pytest.raises(ValueError, match="window must be"):
         AutoregressiveVAE(GaussianVAE(4, 1), -1)

@@ -195,5 +195,5 @@ def test_single_precision_is_refused_for_its_tails():
 
 
 def test_affine_refuses_no_features():
-    with pytest.raises(ValueError, match="dim must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="dim must be an int of at least 1, got 0"):
         Affine(0)

@@ -300,9 +300,9 @@ def test_unfitted(method):
     ("make", "message"),
     [
         (lambda: DensityRatio(RidgeClassifier()), "must give probabilities.* got RidgeClassifier"),
-        (lambda: DensityRatio(n_folds=1), "n_folds must be at least 2, got 1"),
+        (lambda: DensityRatio(n_folds=1), "n_folds must be an int of at least 2, got 1"),
         (lambda: Logistic(3), "degree must be 1 or 2, got 3"),
-        (lambda: Logistic(ridge=0), "ridge must be positive, got 0"),
+        (lambda: Logistic(ridge=0), "ridge must be positive and finite, got 0"),
         (lambda: MLP(hidden=0), "at least 1, got 0"),
         (lambda: total_correlation(GOOD), r"\(N, D\) with D >= 2, got \(50, 1\)"),
         (lambda: kl_to_prior(GOOD, GOOD[:9], GOOD), r"got z_q of shape \(9, 1\)"),

@@ -202,7 +202,7 @@ def test_bad_arguments_are_refused(arguments, words):
 
 def test_no_draws_are_refused():
     model = Dequantised(FlowModel(standard_normal(4, torch.float32), Affine(4)), 17)
-    with pytest.raises(ValueError, match="n_samples must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="n_samples must be an int of at least 1, got 0"):
         model.log_prob_bound(torch.zeros(2, 4).long(), 0)
 
 

@@ -15,8 +15,9 @@ from shlex import quote
 
 import pytest
 
-from dgm_course.grading.batch import file_name, run_seed, shard, write_whole
+from dgm_course.grading.batch import file_name, run_seed, shard
 from dgm_course.grading.submissions import Entry
+from dgm_course.lectures.files import write_whole
 from tests.grading import light
 from tests.grading.bad import BAD
 from tests.needs import needs

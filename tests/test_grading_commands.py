@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +61,39 @@ def test_a_second_call_grades_what_is_new_or_changed(dgm: Dgm, tmp_path: Path) -
     source.write_text(source.read_text() + " ")
     assert "graded already" not in dgm("grade").output
     assert (tmp_path / "out" / "grades.csv").read_text().count("light,") == 3
+
+
+@needs("bubblewrap")
+def test_of_a_new_download_what_has_changed_is_graded(dgm: Dgm, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "all")
+    students = {"Ann Lee_11": light.submission(), "Bob_12": light.submission(answer_1="x = 1")}
+    tree = {f"{name}_assignsubmission_file_/light.ipynb": made for name, made in students.items()}
+
+    def download() -> None:
+        with zipfile.ZipFile(tmp_path / "all", "w") as archive:
+            for name, made in tree.items():
+                archive.writestr(name, json.dumps(made))
+            archive.writestr("Cid_13_assignsubmission_file_/light.rar", b"Rar!")
+
+    download()
+    assert "1 passed, 1 failed, 1 crashed" in dgm("grade").output
+    assert results(tmp_path) == {"Ann Lee_11": 8, "Bob_12": 5, "Cid_13": 0}
+    tree["Bob_12_assignsubmission_file_/light.ipynb"] = light.submission()
+    download()
+    again = dgm("grade")
+    assert "2 of 3 are graded already" in again.output
+    assert results(tmp_path) == {"Ann Lee_11": 8, "Bob_12": 8, "Cid_13": 0}
+    assert "ask for a zip" in (tmp_path / "out" / "report.html").read_text()
+    rows = (tmp_path / "out" / "grades.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[3] for row in rows] == ["Ann Lee_11", "Bob_12", "Cid_13"]
+
+
+def test_what_is_no_archive_is_refused(dgm: Dgm, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "all")
+    (tmp_path / "all").write_bytes(b"Rar!")
+    refused = dgm("grade", "--unsafe")
+    assert refused.exit_code == 1
+    assert "all cannot be read: BadZipFile" in refused.output
 
 
 @needs("bubblewrap")

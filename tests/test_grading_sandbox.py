@@ -336,3 +336,49 @@ def test_a_process_that_is_gone_is_noticed() -> None:
         process._process.kill()
         with pytest.raises(Ended, match="ended"):
             process.receive(time.monotonic() + 30)
+
+
+@needs("bubblewrap")
+def test_a_pause_of_the_grader_is_no_time_of_the_students(tmp_path: Path) -> None:
+    """The grader is stopped for longer than a question may take, and asked to go on."""
+    code = """
+import sys, threading, os, signal, time
+from dgm_course.grading.questions import Student
+from dgm_course.grading.walls import Limits
+student = Student([], {}, 0, Limits(seconds=2, seconds_in_all=3))
+def answer(call):
+    print("asked", flush=True)
+    print(call("f"), flush=True)
+student.ask({1: "import time\\ndef f():\\n    time.sleep(0.7)\\n    return 5"}, answer)
+student.ask({1: "def f(): return 6"}, answer)
+student.close()
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asked\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3.5)
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout.read() == "5\nasked\n6\n"
+
+
+@needs("bubblewrap")
+@pytest.mark.parametrize(("waited", "answers"), [(1.5, True), (0, False), (100, False)])
+def test_what_a_busy_machine_takes_is_given_back_up_to_twice_the_time(
+    waited: float, answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delays = iter([{7: 1.0}] * 2)  # as the sandbox starts, and the question
+    later = {7: 1.0 + waited}
+    monkeypatch.setattr(Sandbox, "_delayed", lambda _: next(delays, later))
+    seconds = 2.5 if waited < 100 else 60
+    student = Student([], {}, 0, Limits(seconds=2, seconds_in_all=3))
+    code = f"import time\ndef f():\n    time.sleep({seconds})\n    return 5"
+    try:
+        if answers:
+            student.ask({1: code}, lambda call: np.testing.assert_equal(call("f"), 5))
+        else:
+            with pytest.raises(Ended, match="too long"):
+                student.ask({1: code}, lambda call: call("f"))
+    finally:
+        student.close()

@@ -4,21 +4,20 @@ import csv
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.nn.utils import vector_to_parameters
 
-from dgm_course.data import digits
+from dgm_course.data import digits, results
 from dgm_course.probability import LIKELIHOODS, read_likelihoods
 
-RESULTS = Path(__file__).parent.parent / "notebooks" / "results"
+MAKERS = Path(__file__).parent.parent / "notebooks" / "results"
 
 
 @pytest.fixture
 def maker(monkeypatch):
     """The command that makes the table; it imports lecture 5's, which stands beside it."""
-    monkeypatch.syspath_prepend(RESULTS)
+    monkeypatch.syspath_prepend(MAKERS)
     import likelihoods
 
     return likelihoods
@@ -56,8 +55,7 @@ def test_the_cheap_rows_come_out_again_to_the_last_digit(maker, name):
 
 
 def test_trained_rows_agree_with_what_lecture_5_stores(maker):
-    with np.load(RESULTS / "pixelcnn.npz") as file:
-        stored = dict(file)
+    stored = results("pixelcnn")
     for name, of_lecture in (("PixelCNN", "plain"), ("Gated PixelCNN", "gated")):
         nats = table()[name].nats
         assert abs(nats.value - stored[f"{of_lecture}/nats"][0]) < nats.standard_error

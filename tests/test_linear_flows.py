@@ -146,14 +146,14 @@ def test_maximum_likelihood_reaches_the_full_gaussian(kind):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: LuFlow(0), "dim and n_layers must be at least 1, got 0 and 1"),
-        (lambda: LuFlow(2, 0), "got 2 and 0"),
+        (lambda: LuFlow(0), "dim must be an int of at least 1, got 0"),
+        (lambda: LuFlow(2, 0), "n_layers must be an int of at least 1, got 0"),
         (lambda: LuFlow(2, weight=torch.eye(3)), r"weight must have shape \(1, 2, 2\), got"),
         (lambda: LuFlow(2, 2, torch.eye(2)), r"\(2, 2, 2\), got \(1, 2, 2\)"),
         (lambda: LuFlow(2, weight=torch.ones(2, 2)), "weight must hold invertible matrices"),
-        (lambda: QrFlow(0), "dim must be at least 1, got 0"),
-        (lambda: QrFlow(3, 0), "n_reflections must be between 1 and dim = 3, got 0"),
-        (lambda: QrFlow(3, 4), "n_reflections must be between 1 and dim = 3, got 4"),
+        (lambda: QrFlow(0), "dim must be an int of at least 1, got 0"),
+        (lambda: QrFlow(3, 0), "n_reflections must be an int of at least 1, got 0"),
+        (lambda: QrFlow(3, 4), "n_reflections must be at most 3, got 4"),
     ],
 )
 def test_bad_arguments_are_refused(make, words):

@@ -11,6 +11,7 @@ from tests.needs import needs
 
 pytestmark = needs("make")
 ROOT = Path(__file__).parent.parent
+DGM = "touch .venv/bin/dgm; chmod +x .venv/bin/dgm"  # what an installation leaves
 
 
 @pytest.fixture
@@ -75,3 +76,56 @@ def test_an_old_python_is_refused_in_words(tree):
     )
     assert done.returncode != 0
     assert "Python 3.11 or newer is needed" in done.stdout
+
+
+def installed_with(tree, variables, does=DGM):
+    """`make .venv/.installed-lab` with a pip that keeps its variables; what make did, and those."""
+    python = tree / ".venv" / "bin" / "python"
+    python.write_text(f"#!/bin/sh\nenv > seen\n{does}\n")
+    python.chmod(0o755)
+    touch(python, 500)
+    command = ["make", ".venv/.installed-lab"]
+    environment = os.environ | variables
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    seen = dict(line.partition("=")[::2] for line in (tree / "seen").read_text().splitlines())
+    return done, seen
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("PIP_USER", "1"), ("PIP_TARGET", "/elsewhere"), ("PIP_PREFIX", "/elsewhere")],
+        *[("PIP_PYTHON", "/usr/bin/python3"), ("PIP_DRY_RUN", "1"), ("PIP_NO_DEPS", "1")],
+        *[("PIP_REQUIREMENT", "mine.txt"), ("PIP_REQUIRE_HASHES", "1")],
+        *[("PYTHONHOME", "/opt/other"), ("PYTHONPATH", "/opt/ros/python3.8/site-packages")],
+    ],
+)
+def test_what_is_set_for_other_environments_does_not_reach_pip(tree, name, value):
+    done, seen = installed_with(tree, {name: value})
+    assert done.returncode == 0, done.stderr
+    assert seen.get(name) == ("0" if name == "PIP_USER" else None)
+
+
+def test_where_packages_come_from_reaches_pip(tree):
+    theirs = {"PIP_INDEX_URL": "https://mirror.example.org", "PIP_CONFIG_FILE": "pip.conf"}
+    theirs |= {"PIP_FIND_LINKS": "wheels", "PIP_REQUIRE_VIRTUALENV": "1"}
+    _, seen = installed_with(tree, theirs)
+    assert theirs.items() <= seen.items()
+
+
+def test_a_pip_that_installs_elsewhere_leaves_no_stamp(tree):
+    done, _ = installed_with(tree, {}, does="exit 0")  # as a target in pip.conf makes it
+    assert done.returncode != 0
+    assert "pip did not install into .venv" in done.stdout
+    assert not (tree / ".venv" / ".installed-lab").exists()
+
+
+def test_two_installations_never_run_at_once(tree):
+    log = tree / "log"
+    python = tree / ".venv" / "bin" / "python"
+    python.write_text(f"#!/bin/sh\necho begin >> log\nsleep 0.2\necho end >> log\n{DGM}\n")
+    python.chmod(0o755)
+    touch(python, 500)
+    stamps = [".venv/.installed-lab", ".venv/.installed-test"]
+    subprocess.run(["make", "-j4", *stamps], cwd=tree, check=True, capture_output=True)
+    assert log.read_text().split() == ["begin", "end"] * 2

@@ -96,14 +96,14 @@ def test_the_mask_is_no_weight_and_follows_the_layer():
     ("arguments", "options", "words"),
     [
         ((1, 4, 4, "A"), {}, "odd, or there is no centre, got 4"),
-        ((1, 4, 0, "A"), {}, "an odd int, got 0"),
-        ((1, 4, 3.0, "A"), {}, "an odd int, got 3.0"),
+        ((1, 4, 0, "A"), {}, "kernel_size must be an int of at least 1, got 0"),
+        ((1, 4, 3.0, "A"), {}, "an int of at least 1, got 3.0"),
         ((1, 4, 3, "C"), {}, "'A' or 'B', got 'C'"),
         ((1, 4, 3, "A"), {"stack": "diagonal"}, "plain, vertical, horizontal, got 'diagonal'"),
         ((64, 64, 3, "A"), {}, "'B' after the first layer.* 'A' with 64 input features"),
         ((1, 6, 3, "A"), {"n_channels": 3}, "'A' with 1 input features for an image of 3"),
         ((2, 6, 3, "B"), {"n_channels": 3}, "got 2 features for 3 channels"),
-        ((2, 6, 3, "B"), {"n_channels": 0}, "got 2 features for 0 channels"),
+        ((2, 6, 3, "B"), {"n_channels": 0}, "n_channels must be an int of at least 1, got 0"),
         ((2, 7, 3, "B"), {"n_blocks": 2}, "must divide out_features = 7, got 2"),
     ],
 )

@@ -120,13 +120,13 @@ def test_fit_says_how_many_sweeps_and_gives_up():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (([0.0, 0.0], np.eye(3)), r"precision must have shape \(2, 2\), for 2 means, got \(3, 3\)"),
+        (([0.0, 0.0], np.eye(3)), r"precision must have shape \(2, 2\), got \(3, 3\)"),
         (([0.0, 0.0], [[1, 0.5], [0, 1]]), "symmetric"),
         (([0.0, 0.0], [[1, 2], [2, 1]]), "positive definite"),
         (([0.0, 0.0], np.eye(2), [1.0]), r"start must have shape \(2,\), got \(1,\)"),
-        (([0.0, math.nan], np.eye(2)), "mean must be a vector"),
+        (([0.0, math.nan], np.eye(2)), "mean must be finite"),
         (([[0.0, 0.0]], np.eye(2)), r"mean must be a vector .*\(1, 2\)"),
-        (([0.0, 0.0], np.eye(2), [0.0, math.inf]), "start must be a vector"),
+        (([0.0, 0.0], np.eye(2), [0.0, math.inf]), "start must be finite"),
     ],
 )
 def test_bad_input_is_refused(arguments, words):

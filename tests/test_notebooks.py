@@ -221,7 +221,9 @@ def test_referenced_symbols_exist(notebook):
 
 
 def test_the_readme_names_every_lecture(path):
-    (row,) = (line for line in (ROOT / "README.md").read_text().splitlines() if path.name in line)
+    (row,) = (
+        line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if path.name in line
+    )
     notebook, module, paper = links(row)
     assert (ROOT / notebook) == path
     assert (ROOT / module).exists()

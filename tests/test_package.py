@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,10 +18,22 @@ import pytest
 from packaging.version import Version
 
 import dgm_course
+from dgm_course.lectures.notebooks import LECTURES
 
 ROOT = Path(__file__).parent.parent
 TREE = ("pyproject.toml", "README.md", "LICENSE", "LICENSE-text.md")
 FOLDERS = ("dgm_course", "notebooks", "tests")
+RESULTS = {path.name: path.stat().st_size for path in (ROOT / "dgm_course/results").glob("*.npz")}
+
+
+def code_of(notebook: Path) -> list[str]:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def names_of_results(notebook: Path) -> list[str]:
+    """The stored results that a lecture loads."""
+    return re.findall(r'results\("(\w+)"\)', "\n".join(code_of(notebook)))
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +74,13 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return scripts
 
 
-def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+def run(*command: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | variables
     texts = [str(part) for part in command]
     return subprocess.run(texts, cwd=cwd, env=env, capture_output=True, text=True)
 
 
-def test_the_wheel_holds_the_library_only(wheel: Path) -> None:
+def test_the_wheel_holds_the_library_and_the_results_only(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
     info = f"dgm_course-{dgm_course.__version__}.dist-info"
@@ -74,6 +89,7 @@ def test_the_wheel_holds_the_library_only(wheel: Path) -> None:
         *sources,
         "dgm_course/py.typed",
         "dgm_course/results/likelihoods.csv",
+        *(f"dgm_course/results/{name}" for name in RESULTS),
     }
     assert {f"{info}/licenses/LICENSE", f"{info}/licenses/LICENSE-text.md"} <= names
 
@@ -84,18 +100,59 @@ def test_the_wheel_is_small(wheel: Path) -> None:
 
 def test_a_lecture_commits_little() -> None:
     """Results and weights: 300 kB for each lecture's notebook, so that a clone stays small."""
-    sizes = {
-        path.name: path.stat().st_size
-        for path in (ROOT / "notebooks" / "results").iterdir()
-        if path.is_file() and path.suffix != ".py"
-    }
     read: set[str] = set()
-    for notebook in (ROOT / "notebooks").glob("*_*.ipynb"):
-        text = notebook.read_text(encoding="utf-8")
-        own = {name: size for name, size in sizes.items() if name in text}
-        assert sum(own.values()) <= 300_000, f"{notebook.stem}: {own}"
-        read |= own.keys()
-    assert read == sizes.keys(), "a lecture names each"
+    for notebook in LECTURES:
+        own = {f"{name}.npz" for name in names_of_results(notebook)}
+        sizes = {name: RESULTS[name] for name in own}
+        assert sum(sizes.values()) <= 300_000, f"{notebook.stem}: {sizes}"
+        read |= own
+    assert read == RESULTS.keys(), "a lecture names each"
+
+
+def test_every_result_of_a_lecture_is_read_without_the_repository(
+    installed: Path, tmp_path: Path
+) -> None:
+    names = sorted({name for notebook in LECTURES for name in names_of_results(notebook)})
+    code = "import dgm_course.data as data; print(data.__file__)\n"
+    code += f"for name in {names}: assert all(a.size for a in data.results(name).values()), name"
+    answer = run(installed / "python", "-c", code, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert Path(answer.stdout.strip()).is_relative_to(installed.parent)
+
+
+# What a cell may not do: name a file by its way from the working folder.
+OPENS = {"open", "Path", "load", "loadtxt", "genfromtxt", "read_csv", "imread"}
+
+
+def files_that_are_opened(source: str) -> list[str]:
+    """The constant names of files in calls that open one."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    names = [(ast.unparse(call.func).rpartition(".")[2], call.args) for call in calls]
+    return [ast.unparse(args[0]) for name, args in names if name in OPENS and args]
+
+
+def test_no_lecture_opens_a_file_beside_it() -> None:
+    for notebook in LECTURES:
+        for source in code_of(notebook):
+            assert not files_that_are_opened(source), notebook.stem
+
+
+@pytest.mark.parametrize(
+    "source",
+    ['np.load("results/a.npz")', 'open("a.txt").read()', 'Path("..") / "shared"', "load(name)"],
+)
+def test_a_file_that_is_opened_is_noticed(source: str) -> None:
+    assert files_that_are_opened(source)
+    assert not files_that_are_opened('table = results("planar_flows")')
+
+
+@pytest.mark.slow
+def test_a_lecture_runs_alone_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    """As in Colab: the package is installed, and of the repository there is one notebook."""
+    shutil.copy(ROOT / "notebooks" / "04_elbo_surgery.ipynb", tmp_path)
+    quick = {"DGM_COURSE_QUICK": "1"}
+    answer = run(installed / "dgm", "run", "04", "--notebooks", ".", cwd=tmp_path, **quick)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
 def test_dgm_runs_without_the_repository(installed: Path, tmp_path: Path) -> None:

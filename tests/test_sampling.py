@@ -150,9 +150,9 @@ def test_bad_arguments_are_refused(name):
     model = make(name)
     given = torch.full((2, 1, 4, 4), -1)
     for arguments, words in [
-        ({"n": 0}, "must be positive, .*got n = 0"),
-        ({"size": (4, 0)}, r"size = \(4, 0\)"),
-        ({"size": (4, 4, 4)}, r"\(H, W\), got n = 2"),
+        ({"n": 0}, "n must be an int of at least 1, got 0"),
+        ({"size": (4, 0)}, "size's width must be an int of at least 1, got 0"),
+        ({"size": (4, 4, 4)}, r"\(H, W\), got \(4, 4, 4\)"),
         ({"given": given[:1]}, r"given must have shape \(2, 1, 4, 4\), got shape \(1, 1, 4, 4\)"),
         ({"given": given[:, :, :3]}, r"got shape \(2, 1, 3, 4\)"),
         ({"given": given[:, 0]}, r"got shape \(2, 4, 4\)"),

@@ -96,21 +96,20 @@ def test_every_control_has_a_name_for_those_who_hear_it():
 
 
 def lecture_importing(path, line):
-    cells = [nbformat.v4.new_code_cell(f"{line}\nnp.load('results/a.npz')")]
+    cells = [nbformat.v4.new_code_cell(f'{line}\ntable = results("planar_flows")')]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     return path
 
 
 def test_a_lecture_depends_on_what_it_imports_and_on_its_results(tmp_path):
     path = lecture_importing(tmp_path / "01_a.ipynb", "from dgm_course.flows import PlanarFlow")
-    (tmp_path / "results").mkdir()
-    for name in ("a.npz", "b.npz"):
-        (tmp_path / "results" / name).touch()
-    found = {p.relative_to(frames.ROOT).as_posix() if frames.ROOT in p.parents else p.name
-             for p in frames.depends_on(path)}  # fmt: skip
-    assert {"dgm_course/flows/planar.py", "dgm_course/probability.py", "a.npz"} <= found
+    found = {p.relative_to(frames.ROOT).as_posix() for p in frames.depends_on(path)}
+    assert {"dgm_course/flows/planar.py", "dgm_course/probability.py"} <= found
+    assert {name for name in found if name.endswith(".npz")} == {
+        "dgm_course/results/planar_flows.npz"
+    }
     assert {"dgm_course/plots/charts.py", "dgm_course/lectures/recording.py"} <= found
-    assert not [name for name in found if "vae/" in name or "grading" in name or name == "b.npz"]
+    assert not [name for name in found if "vae/" in name or "grading" in name]
 
 
 def test_frames_are_kept_until_what_they_come_from_changes(tmp_path, monkeypatch):

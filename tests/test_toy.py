@@ -197,7 +197,7 @@ def test_the_gaussian_turns_anticlockwise(angle: float) -> None:
 
 @pytest.mark.parametrize("scales", [(0.0, 1.0), (1.0, -1.0)])
 def test_the_gaussian_rejects_scales(scales: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match="scales must be positive, got"):
+    with pytest.raises(ValueError, match="scales must be positive and finite, got"):
         correlated_gaussian(scales=scales)
 
 
@@ -398,7 +398,7 @@ def test_a_seed_is_an_integer_or_a_generator(sampler: Callable[..., Tensor], see
 @samplers
 @pytest.mark.parametrize("n", [0, -1])
 def test_no_points_are_rejected(sampler: Callable[..., Tensor], n: int) -> None:
-    with pytest.raises(ValueError, match=f"n must be a whole number of at least 1, got {n}"):
+    with pytest.raises(ValueError, match=f"n must be an int of at least 1, got {n}"):
         sampler(n, 0)
 
 

@@ -157,7 +157,7 @@ def test_a_history_is_short_to_print():
 
 
 def test_fit_refuses_no_steps(weight):
-    with pytest.raises(ValueError, match="n_steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="n_steps must be an int of at least 1, got 0"):
         fit(lambda step: weight, torch.optim.SGD([weight], lr=0.1), 0)
 
 

@@ -466,7 +466,7 @@ def test_samples_follow_the_predictive_density(delta):
         ({"covariance_prior": np.zeros((2, 2))}, "covariance_prior must be symmetric and positive"),
         ({"covariance_prior": [[1, 0.5], [0, 1]]}, "covariance_prior must be symmetric"),
         ({"covariance_prior": np.eye(3)}, r"covariance_prior must have shape \(2, 2\)"),
-        ({"tol": math.nan}, "tol must be a number"),
+        ({"tol": math.nan}, "tol must be at least 0 and finite"),
     ],
 )
 def test_bad_arguments_are_refused(options, words):

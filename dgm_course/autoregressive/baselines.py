@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from dgm_course.autoregressive.image_model import ImageModel, check_images
+from dgm_course.autoregressive.image_model import ImageModel, check_images, check_size
+from dgm_course.checks import check_count, check_number, check_tensor
 
 
 class Uniform(ImageModel):
@@ -50,10 +50,10 @@ class IndependentPixels(ImageModel):
     log_p: Tensor
 
     def __init__(self, images: Tensor, n_levels: int, smoothing: float = 1.0) -> None:
+        check_tensor(images, "images")
         super().__init__(n_levels, images.shape[1] if images.ndim == 4 else 1)
         check_images(images, n_levels, self.n_channels, name="images")
-        if not 0 < smoothing < math.inf:
-            raise ValueError(f"smoothing must be positive and finite, got {smoothing}")
+        check_number(smoothing, "smoothing")
         counts = one_hot(images.long(), n_levels).sum(0).movedim(-1, 0) + smoothing
         self.register_buffer("log_p", (counts / counts.sum(0)).log())  # (n_levels, C, H, W)
 
@@ -74,7 +74,9 @@ def all_images(n_levels: int, n_channels: int, size: tuple[int, int]) -> Tensor:
     Raises:
         ValueError: for more than a million of them.
     """
-    n_dims = n_channels * size[0] * size[1]
+    check_count(n_levels, "n_levels", 2)
+    height, width = check_size(size)
+    n_dims = check_count(n_channels, "n_channels") * height * width
     if n_levels**n_dims > 1_000_000:
         raise ValueError(f"there are {n_levels}^{n_dims} such images; the limit is a million")
     pixels = list(itertools.product(range(n_levels), repeat=n_dims))

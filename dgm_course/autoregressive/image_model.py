@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 from torch.nn.functional import cross_entropy
 
 from dgm_course.autoregressive.sampling import Cache, sample_pixels
+from dgm_course.checks import (
+    check_count,
+    check_integers,
+    check_number,
+    check_tensor,
+    values_are_checked,
+)
+from dgm_course.data.toy import Seed, as_generator
 
 
 class ImageModel(nn.Module, ABC):
@@ -42,16 +51,10 @@ class ImageModel(nn.Module, ABC):
         n_context: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value, least in [
-            ("n_levels", n_levels, 2),
-            ("n_channels", n_channels, 1),
-            ("n_classes", 1 if n_classes is None else n_classes, 1),
-            ("n_context", 1 if n_context is None else n_context, 1),
-        ]:
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an int of at least {least}, got {value!r}")
-        self.n_levels, self.n_channels = n_levels, n_channels
-        self.n_classes, self.n_context = n_classes, n_context
+        self.n_levels = check_count(n_levels, "n_levels", 2)
+        self.n_channels = check_count(n_channels, "n_channels")
+        self.n_classes = None if n_classes is None else check_count(n_classes, "n_classes")
+        self.n_context = None if n_context is None else check_count(n_context, "n_context")
 
     @abstractmethod
     def logits_of(
@@ -112,7 +115,7 @@ class ImageModel(nn.Module, ABC):
         context: Tensor | None = None,
         given: Tensor | None = None,
         temperature: float = 1.0,
-        generator: torch.Generator | None = None,
+        generator: Seed | None = None,
     ) -> Tensor:
         """n images from Πᵢ p(xᵢ | x₍<ᵢ₎), one pixel after the other; or the rest of given ones.
 
@@ -126,7 +129,7 @@ class ImageModel(nn.Module, ABC):
             context: their maps ``(N, F, H, W)``, for a model with a context.
             given: ``(N, C, H, W)``, integers: −1 marks a pixel to draw, all others are kept.
             temperature: logits are divided by it; below 1 favours likely levels.
-            generator: where the randomness comes from; None takes torch's own.
+            generator: a seed or a generator; None takes torch's own.
 
         Shapes: ``(N, C, H, W)``, int64.
 
@@ -135,18 +138,18 @@ class ImageModel(nn.Module, ABC):
                 another shape, dtype or level, or a temperature that is not positive.
         """
         device = self.like.device
+        n, size = check_count(n, "n"), check_size(size)
         shape = (n, self.n_channels, *size)
-        if len(shape) != 4 or min(n, *size) < 1:
-            raise ValueError(f"n and size must be positive, (H, W), got n = {n}, size = {size}")
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature must be positive and finite, got {temperature}")
+        check_number(temperature, "temperature")
+        if generator is not None:
+            generator = as_generator(generator)
         self.check_labels(labels, n)
         self.check_context(context, n, size)
         if given is None:
             given = torch.full(shape, -1, device=device)
-        elif tuple(given.shape) != shape:
-            raise ValueError(f"given must have shape {shape}, got shape {tuple(given.shape)}")
         check_images(given, self.n_levels, self.n_channels, name="given", lowest=-1)
+        if tuple(given.shape) != shape:
+            raise ValueError(f"given must have shape {shape}, got shape {tuple(given.shape)}")
         cache = self.cache(n, size, labels, context)
         return sample_pixels(cache, given.long().to(device), temperature, generator)
 
@@ -158,15 +161,13 @@ class ImageModel(nn.Module, ABC):
             if self.n_classes is not None:
                 raise ValueError(f"labels must be given: the model has {self.n_classes} classes")
             return
+        check_tensor(labels, "labels")
         if tuple(labels.shape) != (n,):
             raise ValueError(f"labels must have shape ({n},), got shape {tuple(labels.shape)}")
-        _check_integers(labels, "labels", 0, self.n_classes - 1)
+        check_integers(labels, 0, self.n_classes - 1, "labels")
 
     def check_context(self, context: Tensor | None, n: int, size: tuple[int, int]) -> None:
-        """Raise a ValueError unless the context is what the model needs for n images of a size.
-
-        Values are read unless ``Distribution.set_default_validate_args`` turned such checks off.
-        """
+        """Raise a ValueError unless the context is what the model needs for n images of a size."""
         if self.n_context is None or context is None:
             if context is not None:
                 raise ValueError("context must be None: the model has none (n_context=None)")
@@ -175,8 +176,7 @@ class ImageModel(nn.Module, ABC):
                     f"context must be given: the model has n_context = {self.n_context} features"
                 )
             return
-        if not isinstance(context, Tensor):
-            raise ValueError(f"context must be a torch.Tensor, got {type(context).__name__}")
+        check_tensor(context, "context")
         shape = (n, self.n_context, *size)
         if tuple(context.shape) != shape:
             raise ValueError(f"context must have shape {shape}, got shape {tuple(context.shape)}")
@@ -185,7 +185,7 @@ class ImageModel(nn.Module, ABC):
                 f"context must have the dtype of the model's weights, {self.like.dtype}, got "
                 f"{context.dtype}"
             )
-        if Distribution._validate_args and not torch.isfinite(context).all():
+        if values_are_checked() and not torch.isfinite(context).all():
             n_bad = int((~torch.isfinite(context)).flatten(1).any(1).sum())
             raise ValueError(f"context must be finite, got NaN or inf in {n_bad} of {n} maps")
 
@@ -233,27 +233,20 @@ def random_conditions(
 def check_images(
     x: Tensor, n_levels: int, n_channels: int, *, name: str = "x", lowest: int = 0
 ) -> None:
-    """Raise a ValueError unless x is a batch ``(N, C, H, W)`` of integer levels.
-
-    Values are read unless ``Distribution.set_default_validate_args`` turned such checks off.
-    """
-    if not isinstance(x, Tensor):
-        raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    """Raise a ValueError unless x is a batch ``(N, C, H, W)`` of integer levels."""
+    check_tensor(x, name)
     if x.ndim != 4 or x.shape[1] != n_channels:
         raise ValueError(
             f"{name} must have shape (N, {n_channels}, H, W), got shape {tuple(x.shape)}"
         )
     if x.numel() == 0:
         raise ValueError(f"{name} must hold pixels, got an empty batch of shape {tuple(x.shape)}")
-    _check_integers(x, name, lowest, n_levels - 1)
+    check_integers(x, lowest, n_levels - 1, name)
 
 
-def _check_integers(x: Tensor, name: str, lowest: int, highest: int) -> None:
-    if x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool:
-        raise ValueError(f"{name} must hold integers {lowest} to {highest}, got dtype {x.dtype}")
-    if Distribution._validate_args:
-        low, high = (int(bound) for bound in x.aminmax())
-        if low < lowest or high > highest:
-            raise ValueError(
-                f"{name} must hold integers {lowest} to {highest}, got values from {low} to {high}"
-            )
+def check_size(size: Any) -> tuple[int, int]:
+    """The size as two ints; a ValueError unless it is a height and a width of at least 1."""
+    sides = tuple(size) if isinstance(size, Iterable) else ()
+    if len(sides) != 2:
+        raise ValueError(f"size must be a height and a width, (H, W), got {size!r}")
+    return check_count(sides[0], "size's height"), check_count(sides[1], "size's width")

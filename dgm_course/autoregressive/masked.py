@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from dgm_course.checks import check_count
+
 STACKS = ("plain", "vertical", "horizontal")
 
 
@@ -39,9 +41,7 @@ def causal_mask(kernel_size: int, mask_type: str, stack: str = "plain") -> Tenso
     Raises:
         ValueError: for an even kernel, another type or another stack.
     """
-    if isinstance(kernel_size, bool) or not isinstance(kernel_size, int) or kernel_size < 1:
-        raise ValueError(f"kernel_size must be an odd int, got {kernel_size!r}")
-    if kernel_size % 2 == 0:
+    if check_count(kernel_size, "kernel_size") % 2 == 0:
         raise ValueError(f"kernel_size must be odd, or there is no centre, got {kernel_size}")
     if mask_type not in ("A", "B"):
         raise ValueError(f"mask_type must be 'A' or 'B', got {mask_type!r}")
@@ -65,7 +65,8 @@ def channel_groups(n_features: int, n_channels: int) -> Tensor:
 
     Shapes: ``(F,)``, int64, rising from 0 to C − 1; sizes differ by one where C does not divide F.
     """
-    if not 1 <= n_channels <= n_features:
+    check_count(n_features, "n_features")
+    if check_count(n_channels, "n_channels") > n_features:
         raise ValueError(
             f"n_features must be at least n_channels, a feature for each channel, got {n_features} "
             f"features for {n_channels} channels"
@@ -120,7 +121,7 @@ class MaskedConv2d(nn.Module):
                 f"which only the image holds; got 'A' with {in_features} input features for an "
                 f"image of {n_channels} channels"
             )
-        if n_blocks < 1 or out_features % n_blocks:
+        if check_count(out_features, "out_features") % check_count(n_blocks, "n_blocks"):
             raise ValueError(f"n_blocks must divide out_features = {out_features}, got {n_blocks}")
         self.stack, self.n_channels = stack, n_channels
         self.in_groups = channel_groups(in_features, n_channels)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dgm_course.autoregressive.image_model import ImageModel
 from dgm_course.autoregressive.masked import CachedConv, MaskedConv2d, rows_of
 from dgm_course.autoregressive.sampling import Cache
+from dgm_course.checks import check_count
 
 
 class PixelCNN(ImageModel):
@@ -127,6 +128,5 @@ class PixelCNNCache:
 
 def check_depth(n_layers: int, kernel_size: int) -> None:
     """Raise a ValueError unless a stack of that depth and kernel can see a neighbour."""
-    for name, value, least in [("n_layers", n_layers, 1), ("kernel_size", kernel_size, 3)]:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be an int of at least {least}, got {value!r}")
+    check_count(n_layers, "n_layers")
+    check_count(kernel_size, "kernel_size", 3)

@@ -2,6 +2,7 @@
 
 from dgm_course.data.images import Images, binarise, digits
 from dgm_course.data.mnist import data_folder, fetch, mnist
+from dgm_course.data.stored import results
 from dgm_course.data.toy import (
     ENERGIES,
     checkerboard,
@@ -31,6 +32,7 @@ __all__ = [
     "log_normaliser",
     "mnist",
     "pinwheel",
+    "results",
     "spirals",
     "two_moons",
     "two_moons_log_prob",

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 from torch.nn.functional import one_hot
 
+from dgm_course.checks import check_count, check_integers
 from dgm_course.data.toy import Seed, as_generator
 
 
@@ -65,23 +65,13 @@ def binarise(images: Tensor, method: str, *, levels: int, generator: Seed | None
 
     Raises:
         ValueError: for images that are not integers, empty, or outside the levels, another
-            method, or "stochastic" without a generator. The range is checked unless
-            ``Distribution.set_default_validate_args`` turned checks of values off.
+            method, or "stochastic" without a generator.
     """
     if method not in ("threshold", "stochastic"):
         raise ValueError(f"method must be 'threshold' or 'stochastic', got {method!r}")
-    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
-        raise ValueError(f"levels must be an int of at least 2, got {levels!r}")
-    if images.dtype.is_floating_point or images.dtype.is_complex or images.dtype == torch.bool:
-        raise ValueError(f"images must hold integer levels, got dtype {images.dtype}")
+    check_integers(images, 0, check_count(levels, "levels", 2) - 1, "images")
     if images.numel() == 0:
         raise ValueError(f"images must hold pixels, got shape {tuple(images.shape)}")
-    if Distribution._validate_args:
-        low, high = (int(bound) for bound in images.aminmax())
-        if low < 0 or high >= levels:
-            raise ValueError(
-                f"images must hold levels 0 to {levels - 1}, got values from {low} to {high}"
-            )
     if method == "threshold":
         return (images >= levels / 2).to(images.dtype)  # a float: an integer would wrap in bytes
     if generator is None:

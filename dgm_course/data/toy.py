@@ -19,6 +19,8 @@ from torch.distributions import (
     Normal,
 )
 
+from dgm_course.checks import check_count, check_number, check_tensor
+
 Seed = int | torch.Generator
 
 
@@ -26,9 +28,11 @@ def as_generator(seed: Seed) -> torch.Generator:
     """The generator itself, or a new one on the CPU from an integer seed."""
     if isinstance(seed, torch.Generator):
         return seed
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise ValueError(f"seed must be an int or a torch.Generator, got {type(seed).__name__}")
-    return torch.Generator().manual_seed(seed)
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must fit 64 bits, got {seed}")
+    return torch.Generator().manual_seed(int(seed))
 
 
 # --- energies -------------------------------------------------------------------------------
@@ -87,8 +91,9 @@ def log_normaliser(name: str, *, wall: bool = True, box: float | None = None) ->
                 "give box=4.0, or wall=True"
             )
         box = 8.0  # beyond |z| = 8 less than 1e-15 of the mass is left, with the wall
-    if not 0 < box <= 20:
-        raise ValueError(f"box must be positive and at most 20, got {box}")
+    check_number(box, "box")
+    if box > 20:
+        raise ValueError(f"box must be at most 20, got {box}")
     n = 1000
     step = 2 * box / n
     ticks = torch.linspace(-box + step / 2, box - step / 2, n, dtype=torch.float64)
@@ -114,8 +119,12 @@ def correlated_gaussian(
 
     At angle 0 the axes are independent; at π/4 the correlation is 0.8.
     """
-    if min(scales) <= 0:
-        raise ValueError(f"scales must be positive, got {scales}")
+    for name, pair in (("mean", mean), ("scales", scales)):
+        if len(pair) != 2:
+            raise ValueError(f"{name} must be two numbers, got {pair!r}")
+        for number in pair:
+            check_number(number, name, or_negative=name == "mean")
+    check_number(angle, "angle", or_negative=True)
     c, s = math.cos(angle), math.sin(angle)
     root = torch.tensor([[c, -s], [s, c]], dtype=torch.float64) * torch.tensor(scales)
     return MultivariateNormal(torch.tensor(mean), (root @ root.T).float())
@@ -123,6 +132,8 @@ def correlated_gaussian(
 
 def eight_gaussians_density(radius: float = 2.0, scale: float = 0.2) -> MixtureSameFamily:
     """⅛ Σₖ N(radius · (cos kπ/4, sin kπ/4), scale² I), k = 0…7, as a distribution."""
+    check_number(radius, "radius", or_negative=True)
+    check_number(scale, "scale")
     angle = torch.arange(8) * math.pi / 4
     centres = radius * torch.stack([angle.cos(), angle.sin()], 1)
     return MixtureSameFamily(
@@ -133,7 +144,9 @@ def eight_gaussians_density(radius: float = 2.0, scale: float = 0.2) -> MixtureS
 def eight_gaussians(n: int, seed: Seed, *, radius: float = 2.0, scale: float = 0.2) -> Tensor:
     """n draws ``(n, 2)`` from `eight_gaussians_density` of the same arguments."""
     generator = as_generator(seed)
-    angle = torch.randint(8, (_count(n),), generator=generator) * math.pi / 4
+    check_number(radius, "radius", or_negative=True)
+    check_number(scale, "scale", or_zero=True)
+    angle = torch.randint(8, (check_count(n, "n"),), generator=generator) * math.pi / 4
     centre = radius * torch.stack([angle.cos(), angle.sin()], 1)
     return centre + scale * torch.randn(n, 2, generator=generator)
 
@@ -144,7 +157,7 @@ def checkerboard(n: int, seed: Seed) -> Tensor:
     The density is 1/8 where ⌊x₁⌋ + ⌊x₂⌋ is even, else 0: log p(x) = −ln 8 on the dark squares.
     """
     generator = as_generator(seed)
-    column = torch.randint(4, (_count(n),), generator=generator)
+    column = torch.randint(4, (check_count(n, "n"),), generator=generator)
     row = 2 * torch.randint(2, (n,), generator=generator) + column % 2
     corner = torch.stack([column, row], 1) - 2.0
     return corner + torch.rand(n, 2, generator=generator)
@@ -156,7 +169,8 @@ def two_moons(n: int, seed: Seed, *, scale: float = 0.1) -> Tensor:
     The upper is centred at (−½, −¼), the lower at (½, ¼). Density: `two_moons_log_prob`.
     """
     generator = as_generator(seed)
-    angle = math.pi * torch.rand(_count(n), generator=generator)
+    check_number(scale, "scale", or_zero=True)
+    angle = math.pi * torch.rand(check_count(n, "n"), generator=generator)
     side = 1.0 - 2 * torch.randint(2, (n,), generator=generator)  # +1 the upper moon, −1 the lower
     return _moons(angle, side) + scale * torch.randn(n, 2, generator=generator)
 
@@ -168,7 +182,8 @@ def two_moons_log_prob(x: Tensor, *, scale: float = 0.1) -> Tensor:
     scale ≥ 0.05.
     """
     _check_plane(x, "x")
-    if not scale >= 0.05:
+    check_number(scale, "scale")
+    if scale < 0.05:
         raise ValueError(
             f"scale must be at least 0.05, got {scale}: narrower arcs need more angles"
         )
@@ -196,7 +211,9 @@ def pinwheel(n: int, seed: Seed, *, arms: int = 5, twist: float = 0.25) -> Tenso
     No closed-form density.
     """
     generator = as_generator(seed)
-    arm = torch.randint(arms, (_count(n),), generator=generator)
+    check_count(arms, "arms")
+    check_number(twist, "twist", or_negative=True)
+    arm = torch.randint(arms, (check_count(n, "n"),), generator=generator)
     radial, lateral = torch.randn(2, n, generator=generator)
     point = torch.stack([1 + 0.3 * radial, 0.05 * lateral], 1)
     angle = 2 * math.pi * arm / arms + twist * point[:, 0].exp()
@@ -211,20 +228,18 @@ def spirals(n: int, seed: Seed, *, turns: float = 1.5, scale: float = 0.08) -> T
     No closed-form density.
     """
     generator = as_generator(seed)
-    u = torch.rand(_count(n), generator=generator).sqrt()  # even along the arm, not along the angle
+    check_number(turns, "turns", or_negative=True)
+    check_number(scale, "scale", or_zero=True)
+    # Even along the arm, not along the angle.
+    u = torch.rand(check_count(n, "n"), generator=generator).sqrt()
     side = 1.0 - 2 * torch.randint(2, (n,), generator=generator)
     angle = 2 * math.pi * turns * u
     arm = 2.5 * (side * u)[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
     return arm + scale * torch.randn(n, 2, generator=generator)
 
 
-def _count(n: int) -> int:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"n must be a whole number of at least 1, got {n!r}")
-    return n
-
-
 def _check_plane(points: Tensor, name: str) -> None:
+    check_tensor(points, name)
     if points.ndim != 2 or points.shape[1] != 2 or not points.is_floating_point():
         raise ValueError(
             f"{name} must have shape (N, 2) and a floating dtype, got shape "

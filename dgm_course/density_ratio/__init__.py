@@ -2,7 +2,11 @@
 
 from dgm_course.density_ratio.classifiers import MLP, Logistic, Network
 from dgm_course.density_ratio.discriminator import gan_value, optimal_discriminator
-from dgm_course.density_ratio.ratio import DegenerateSupportWarning, DensityRatio
+from dgm_course.density_ratio.ratio import (
+    ContradictionWarning,
+    DegenerateSupportWarning,
+    DensityRatio,
+)
 from dgm_course.density_ratio.uses import (
     TwoSampleTest,
     kl_to_prior,
@@ -13,6 +17,7 @@ from dgm_course.losses import brier_loss, generator_loss, hinge_loss, log_loss
 
 __all__ = [
     "MLP",
+    "ContradictionWarning",
     "DegenerateSupportWarning",
     "DensityRatio",
     "Logistic",

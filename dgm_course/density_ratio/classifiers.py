@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from dgm_course.checks import check_count, check_number
 from dgm_course.losses import log_loss
 from dgm_course.training import fit
 
@@ -40,8 +41,7 @@ class Logistic:
     def __init__(self, degree: int = 1, ridge: float = 1e-2) -> None:
         if degree not in (1, 2):
             raise ValueError(f"degree must be 1 or 2, got {degree!r}")
-        if not ridge > 0:
-            raise ValueError(f"ridge must be positive, got {ridge}")
+        check_number(ridge, "ridge")
         self.degree, self.ridge = degree, ridge
 
     def n_weights(self, n_features: int) -> int:
@@ -51,7 +51,7 @@ class Logistic:
 
     def fit(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Logistic:
         """Minimise the log loss; ``generator`` is not used."""
-        self._scale = Standardise(x)
+        self._scale = Standardise(x, y)
         self.weights = newton(self._features(x), y, self.ridge)
         return self
 
@@ -87,15 +87,12 @@ class MLP:
         batch: int = 256,
         loss: Callable[[Tensor, Tensor], Tensor] = log_loss,
     ) -> None:
-        if min(hidden, n_steps, batch) < 1:
-            raise ValueError(
-                f"hidden, n_steps and batch must be at least 1, got {hidden}, {n_steps}, {batch}"
-            )
-        self.hidden, self.n_steps, self.batch, self.loss = hidden, n_steps, batch, loss
+        self.hidden, self.n_steps = check_count(hidden, "hidden"), check_count(n_steps, "n_steps")
+        self.batch, self.loss = check_count(batch, "batch"), loss
 
     def fit(self, x: Tensor, y: Tensor, generator: torch.Generator) -> MLP:
         """Train a new network; its initial weights and its batches come from ``generator``."""
-        self._scale = Standardise(x)
+        self._scale = Standardise(x, y)
         x = self._scale(x)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
@@ -158,14 +155,38 @@ class ScikitLearn:
 
 
 class Standardise:
-    """(x − mean) / std per feature, of the points that it is made from; constant features stay."""
+    """(x − mean) / std per feature; a heavy tail is bent: beyond a limit it goes on by a logarithm.
 
-    def __init__(self, x: Tensor) -> None:
-        self.mean, std = x.mean(0), x.std(0)
+    The middle 80 % of a class, widened by three times their width on either side, are what the
+    feature is expected to stay in: 8.9 standard deviations from the mean, for a Gaussian. Where it
+    does, mean and std are those of the points. Where it does not, one far point would set them and
+    leave every other point at 0: the median stands for the mean, the width for the std, and what
+    lies beyond the wider of the two classes' limits is bent. Constant features stay.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        # (2, D) each, a row for a class
+        low, high, width = torch.stack([_middle(x[y == label]) for label in (0, 1)], 1)
+        low = torch.where(width > 0, low - 3 * width, x.amin(0)).amin(0)
+        high = torch.where(width > 0, high + 3 * width, x.amax(0)).amax(0)
+        is_heavy = ((x < low) | (x > high)).any(0)
+        self.low = torch.where(is_heavy, low, -torch.inf)
+        self.high = torch.where(is_heavy, high, torch.inf)
+        self.mean = torch.where(is_heavy, x.median(0).values, x.mean(0))
+        std = torch.where(is_heavy, width.mean(0) / 2.563, x.std(0))  # a Gaussian's width in std
         self.std = torch.where(std > 0, std, 1.0)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
+        within = x.clamp(self.low, self.high)
+        beyond = (x - within) / self.std
+        return (within - self.mean) / self.std + beyond.sign() * beyond.abs().log1p()
+
+
+def _middle(x: Tensor) -> Tensor:
+    """Where the middle 80 % of points ``(N, D)`` begin, end, and how wide they are, ``(3, D)``."""
+    ordered = x.sort(0).values
+    low, high = ordered[len(x) // 10], ordered[-1 - len(x) // 10]
+    return torch.stack([low, high, high - low])
 
 
 def newton(features: Tensor, y: Tensor, ridge: float, start: Tensor | None = None) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dgm_course.losses import check_same_shape
+from dgm_course.checks import check_floating, check_same_shape
 from dgm_course.probability import Estimate
 
 
@@ -52,6 +52,8 @@ def gan_value(logit_p: Tensor, logit_q: Tensor) -> Estimate:
         >>> round(gan_value(undecided, undecided).value, 3)  # −ln 4
         -1.386
     """
+    check_floating(logit_p, "logit_p")
+    check_floating(logit_q, "logit_q")
     of_p = Estimate.from_samples(logsigmoid(logit_p))
     of_q = Estimate.from_samples(logsigmoid(-logit_q))  # log(1 − D), without the cancellation
     error = (of_p.standard_error**2 + of_q.standard_error**2) ** 0.5

@@ -10,23 +10,29 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from dgm_course.checks import check_count, check_points
 from dgm_course.data.toy import Seed, as_generator
 from dgm_course.density_ratio.classifiers import (
     MLP,
     Classifier,
     Logistic,
+    Standardise,
     check_classifier,
     fitted,
     newton,
 )
 from dgm_course.losses import log_loss
-from dgm_course.probability import Estimate, check_points
+from dgm_course.probability import Estimate
 
 RIDGE = 1e-2  # as in `Logistic`: keeps the recalibration finite where classes are separable
 
 
 class DegenerateSupportWarning(UserWarning):
     """The samples are separable: JSD is near its bound ln 2, and KL is no measurement."""
+
+
+class ContradictionWarning(UserWarning):
+    """The scores order the samples too well for the divergence that they average to."""
 
 
 class DensityRatio:
@@ -71,11 +77,11 @@ class DensityRatio:
     def __init__(
         self, classifier: Any = None, *, n_folds: int = 5, generator: Seed | None = None
     ) -> None:
-        if n_folds < 2:
-            raise ValueError(f"n_folds must be at least 2, got {n_folds}")
+        n_folds = check_count(n_folds, "n_folds", 2)
         self.classifier = None if classifier is None else check_classifier(classifier)
         self.n_folds, self.generator = n_folds, generator
 
+    @torch.inference_mode(False)  # networks are trained by gradients, also under ``no_grad``
     def fit(self, x_p: Tensor, x_q: Tensor) -> DensityRatio:
         """Learn the ratio from samples of p, label 1, and of q, label 0; returns self.
 
@@ -86,11 +92,14 @@ class DensityRatio:
                 number fewer than two a fold.
 
         Warns:
-            DegenerateSupportWarning: if fewer than ten held-out points lie on the wrong side.
+            DegenerateSupportWarning: if fewer than ten held-out points, and fewer than a tenth of
+                the smaller sample, lie on the wrong side.
+            ContradictionWarning: if a divergence is below what the area under the curve allows
+                (`least_kl`), both by three standard errors.
         """
         self._check_samples(x_p, x_q)
         self._dim, self._dtype = x_p.shape[1], x_p.dtype
-        x_p, x_q = x_p.detach().double(), x_q.detach().double()
+        x_p, x_q = (x.detach().to(torch.float64, copy=True) for x in (x_p, x_q))
         generator = new_generator(self.generator)
         chosen = self.classifier or self._choose(x_p, x_q, generator)
 
@@ -104,7 +113,7 @@ class DensityRatio:
         self._by_fold = [(s_p[fold_p == k], s_q[fold_q == k]) for k in range(self.n_folds)]
         self._recalibrate(s_p, s_q)
         self.classifier_ = fitted(chosen, x_p, x_q, generator)
-        self._warn_if_separable()
+        self._warn_if_doubtful()
         return self
 
     def log_ratio(self, x: Tensor) -> Tensor:
@@ -182,6 +191,7 @@ class DensityRatio:
             Three tensors of the bins that hold points, at most ``n_bins``; the weights add to 1.
         """
         self._check_fitted()
+        check_count(n_bins, "n_bins")
         s_p, s_q = self._scores
         d = torch.sigmoid(torch.cat([s_p, s_q]) - self._log_odds)
         weight = torch.cat([torch.full_like(s, 0.5 / len(s)) for s in (s_p, s_q)])
@@ -218,10 +228,11 @@ class DensityRatio:
         """Fit y to a + b s + c s², and keep how each example moves a, b and c."""
         s = torch.cat([s_p, s_q])
         y = (torch.arange(len(s)).to(s.device) < len(s_p)).to(s)
-        mean, std = s.mean(), s.std().clamp_min(1e-12)
-        t = (s - mean) / std
+        scale = Standardise(s[:, None], y)
+        t = scale(s[:, None])[:, 0]
         features = torch.stack([torch.ones_like(t), t, t * t], 1)  # (N + M, 3)
-        as_it_is = torch.stack([mean, std, torch.zeros_like(std)])  # s itself, towards which
+        # Towards s itself: t is s standardised, but for heavy tails.
+        as_it_is = torch.cat([scale.mean, scale.std, torch.zeros_like(scale.std)])
         weights = newton(features, y, RIDGE, as_it_is)
         self._log_odds = math.log(len(s_p) / len(s_q))
         r = features @ weights - self._log_odds
@@ -249,24 +260,33 @@ class DensityRatio:
             variance += influence.square().sum().item()
         return Estimate((of_p.mean() + of_q.mean()).item(), variance**0.5)
 
-    def _warn_if_separable(self) -> None:
+    def _warn_if_doubtful(self) -> None:
         wrong = int((self.held_out_p_ <= 0).sum() + (self.held_out_q_ >= 0).sum())
-        if wrong < 10:
+        if wrong < min(10, len(self.held_out_p_) / 10, len(self.held_out_q_) / 10):
             warnings.warn(
                 f"the samples are separable: {wrong} of {len(self.held_out_p_)} + "
                 f"{len(self.held_out_q_)} held-out points lie on the wrong side. JSD then tends to "
                 "its largest value, ln 2 = 0.693, and KL is no measurement: it grows with the "
                 "classifier's slope, and may be infinite",
                 DegenerateSupportWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
+            return
+        area = self.auc()
+        least = least_kl(max(area.value, 1 - area.value) - 3 * area.standard_error)
+        for name, kl in (("KL(p ‖ q)", self.kl()), ("KL(q ‖ p)", self.reverse_kl())):
+            if kl.value + 3 * kl.standard_error < least:
+                warnings.warn(
+                    f"{name} = {kl} contradicts the area under the curve, {area}, which asks for "
+                    f"{least_kl(area.value):.4f} nats or more: the log-ratios are no measurement. "
+                    "Look for far outliers, and at calibration_curve()",
+                    ContradictionWarning,
+                    stacklevel=4,
+                )
 
     def _check_samples(self, x_p: Tensor, x_q: Tensor) -> None:
         for name, x in (("x_p", x_p), ("x_q", x_q)):
-            columns = x.shape[1] if isinstance(x, Tensor) and x.ndim == 2 else 1
-            check_points(x, columns, getattr(x, "dtype", torch.float32), name)
-            if not x.dtype.is_floating_point:
-                raise ValueError(f"{name} must hold floating-point numbers, got {x.dtype}")
+            check_points(x, None, None, name)
             if len(x) < 2 * self.n_folds:
                 raise ValueError(
                     f"{name} must hold at least two points a fold, {2 * self.n_folds} for "
@@ -311,6 +331,17 @@ def area_under_curve(s_p: Tensor, s_q: Tensor) -> Estimate:
     of_p, of_q = share_below(s_p, s_q), share_below(s_q, s_p)
     error = (of_p.var() / len(of_p) + of_q.var() / len(of_q)) ** 0.5
     return Estimate(of_p.mean().item(), error.item())
+
+
+def least_kl(area: float) -> float:
+    """The least KL(p ‖ q) that allows an area A under the curve: max_λ [λ A − log((e^λ − 1) / λ)].
+
+    With F the distribution function of the scores under q, A = E_p[F(s)], and F(s) is uniform
+    under q: this is Donsker & Varadhan's bound for the functions λ F. About 6 (A − ½)².
+    """
+    slope = torch.logspace(-3, 3, 601, dtype=torch.float64)
+    bound = slope * (area - 1) - torch.log(-torch.expm1(-slope) / slope)
+    return max(0.0, bound.max().item())
 
 
 def _folds(n: int, n_folds: int, generator: torch.Generator) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dgm_course.checks import check_count, check_points
 from dgm_course.data.toy import Seed
 from dgm_course.density_ratio.classifiers import MLP, check_classifier, fitted
 from dgm_course.density_ratio.ratio import (
@@ -15,7 +16,7 @@ from dgm_course.density_ratio.ratio import (
     area_under_curve,
     new_generator,
 )
-from dgm_course.probability import Estimate, check_points
+from dgm_course.probability import Estimate
 
 
 def total_correlation(
@@ -38,9 +39,9 @@ def total_correlation(
         classifier: as in `DensityRatio`.
         generator: a seed or a generator, for the permutation and the fit.
     """
-    if not isinstance(z, Tensor) or z.ndim != 2 or z.shape[1] < 2:
-        shape = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
-        raise ValueError(f"z must have shape (N, D) with D >= 2, got {shape}")
+    check_points(z, None, None, "z")
+    if z.shape[1] < 2:
+        raise ValueError(f"z must have shape (N, D) with D >= 2, got {tuple(z.shape)}")
     source = new_generator(generator)
     order = torch.stack([torch.randperm(len(z), generator=source) for _ in range(z.shape[1])], 1)
     shuffled = z.gather(0, order.to(z.device))
@@ -70,8 +71,10 @@ def kl_to_prior(
     Returns:
         The fitted ratio: ``log_ratio(torch.cat([x, z], 1))`` is r, ``kl()`` its average over q.
     """
+    check_points(x, None, None, "x")
     for name, z in (("z_q", z_q), ("z_prior", z_prior)):
-        if z.ndim != 2 or x.ndim != 2 or len(z) != len(x) or z.shape[1] != z_q.shape[1]:
+        check_points(z, None, x.dtype, name)
+        if len(z) != len(x) or z.shape[1] != z_q.shape[1]:
             raise ValueError(
                 f"x, z_q and z_prior must be (N, D), (N, L) and (N, L), got {name} of shape "
                 f"{tuple(z.shape)} beside x of {tuple(x.shape)} and z_q of {tuple(z_q.shape)}"
@@ -87,6 +90,7 @@ class TwoSampleTest(NamedTuple):
     p_value: float
 
 
+@torch.inference_mode(False)  # as `DensityRatio.fit`
 def two_sample_test(
     x: Tensor,
     y: Tensor,
@@ -110,14 +114,14 @@ def two_sample_test(
         n_permutations: the p-value is a multiple of 1 / (n_permutations + 1).
         generator: a seed or a generator.
     """
+    check_points(x, None, None, "x")
     for name, points in (("x", x), ("y", y)):
-        check_points(points, x.shape[-1], x.dtype, name)
+        check_points(points, x.shape[1], x.dtype, name)
         if len(points) < 4:
             raise ValueError(f"{name} must hold at least 4 points, got {len(points)}")
-    if n_permutations < 1:
-        raise ValueError(f"n_permutations must be at least 1, got {n_permutations}")
+    check_count(n_permutations, "n_permutations")
     source = new_generator(generator)
-    x, y = x.detach().double(), y.detach().double()
+    x, y = (points.detach().to(torch.float64, copy=True) for points in (x, y))
     held_x, held_y = ((_folds(len(v), 2, source) == 0).to(v.device) for v in (x, y))
     chosen = MLP() if classifier is None else check_classifier(classifier)
     trained = fitted(chosen, x[~held_x], y[~held_y], source)

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dgm_course.probability import check_points
+from dgm_course.checks import check_points
 
 
 class Bijection(nn.Module, ABC):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
+from dgm_course.checks import check_count, check_number
 from dgm_course.flows.bijection import Bijection, as_orders
 
 Law = Literal["affine", "additive"]
@@ -69,20 +69,15 @@ class CouplingFlow(Bijection):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if dim < 2:
-            raise ValueError(f"dim must be at least 2, one part to keep and one to move, got {dim}")
-        if n_layers < 1 or n_hidden < 1:
-            raise ValueError(
-                f"n_layers and n_hidden must be at least 1, got {n_layers} and {n_hidden}"
-            )
+        dim = check_count(dim, "dim", 2)  # a feature to keep and one to move
+        n_layers, n_hidden = check_count(n_layers, "n_layers"), check_count(n_hidden, "n_hidden")
         if law not in get_args(Law):
             raise ValueError(f"law must be 'affine' or 'additive', got {law!r}")
-        check_limit(limit)
-        n_kept = dim // 2 if n_kept is None else n_kept
-        if not 1 <= n_kept < dim:
-            raise ValueError(f"n_kept must be between 1 and dim - 1 = {dim - 1}, got {n_kept}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+        check_number(limit, "limit")
+        n_kept = dim // 2 if n_kept is None else check_count(n_kept, "n_kept", most=dim - 1)
+        check_number(dropout, "dropout", or_zero=True)
+        if dropout >= 1:
+            raise ValueError(f"dropout must be below 1, got {dropout}")
         rows = None if orders is None else as_orders(orders, "orders")
         if rows is not None and rows.shape != (n_layers, dim):
             raise ValueError(
@@ -214,9 +209,3 @@ def image_orders(height: int, width: int, n_layers: int) -> Tensor:
 def bounded(s: Tensor, limit: float) -> Tensor:
     """limit · tanh(s / limit), between −limit and limit, of slope 1 at 0."""
     return limit * torch.tanh(s / limit)
-
-
-def check_limit(limit: float) -> None:
-    """Raise a ValueError unless the bound of a log-scale is positive and finite."""
-    if not 0 < limit < math.inf:
-        raise ValueError(f"limit must be positive and finite, got {limit}")

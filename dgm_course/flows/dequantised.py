@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dgm_course import probability
+from dgm_course.checks import check_count, check_integers
 from dgm_course.flows.flow_model import FlowModel
-from dgm_course.probability import check_levels, log_mean_exp
+from dgm_course.probability import log_mean_exp
 
 
 class Dequantised(nn.Module):
@@ -51,11 +52,10 @@ class Dequantised(nn.Module):
         self, flow: FlowModel, levels: int, *, low: float = 0.0, high: float = 1.0
     ) -> None:
         super().__init__()
-        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
-            raise ValueError(f"levels must be an int of at least 2, got {levels!r}")
         if not -math.inf < low < high < math.inf:
             raise ValueError(f"low must be below high, both finite, got {low} and {high}")
-        self.flow, self.levels, self.low, self.high = flow, levels, low, high
+        self.flow, self.low, self.high = flow, low, high
+        self.levels = check_count(levels, "levels", 2)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, low={self.low:g}, high={self.high:g}"
@@ -63,7 +63,7 @@ class Dequantised(nn.Module):
     def dequantise(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """x(n + u) for one draw of u, ``(N, D)``: what the flow reads, in its dtype."""
         dim = self.flow.bijection.dim
-        check_levels(images, self.levels, "images")
+        check_integers(images, 0, self.levels - 1, "images")
         if images.ndim < 2 or images[:1].numel() != dim:
             raise ValueError(
                 f"images must have shape (N, D) or (N, C, H, W) with {dim} numbers each, got shape "
@@ -83,8 +83,7 @@ class Dequantised(nn.Module):
 
         In mean it is at most log P(n), to which it rises with S.
         """
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        n_samples = check_count(n_samples, "n_samples")
         draws = [self.flow.log_prob(self.dequantise(images, generator)) for _ in range(n_samples)]
         log_slope = math.log((self.high - self.low) / self.levels)
         return log_mean_exp(torch.stack(draws), 0) + self.flow.bijection.dim * log_slope

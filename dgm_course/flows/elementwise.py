@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.special import log_ndtr
 
+from dgm_course.checks import check_count, check_points
 from dgm_course.flows.bijection import Bijection
-from dgm_course.probability import check_points
 
 
 class Affine(Bijection):
@@ -26,9 +26,7 @@ class Affine(Bijection):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        if dim < 1:
-            raise ValueError(f"dim must be at least 1, got {dim}")
-        self.dim = dim
+        self.dim = dim = check_count(dim, "dim")
         self.log_scale = nn.Parameter(torch.zeros(dim))
         self.shift = nn.Parameter(torch.zeros(dim))
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
+from dgm_course.checks import check_count, check_number, check_tensor
 from dgm_course.flows.bijection import Bijection
 
 
@@ -22,6 +23,7 @@ class DiagonalGaussian(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        dim = check_count(dim, "dim")
         self.mean = nn.Parameter(torch.zeros(dim))
         self.log_scale = nn.Parameter(torch.zeros(dim))
 
@@ -75,7 +77,7 @@ class FlowModel(nn.Module):
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
         """n draws x = g(z), shape ``(n, D)``, without gradients."""
-        return self.bijection(self.base.sample((n,)))[0]
+        return self.bijection(self.base.sample((check_count(n, "n"),)))[0]
 
     def rsample_and_log_prob(self, n: int) -> tuple[Tensor, Tensor]:
         """n draws x = g(z), with gradients, and log p(x) = log p(z) − log|det ∂g/∂z|.
@@ -83,7 +85,7 @@ class FlowModel(nn.Module):
         The inverse is never needed: z is known. Shapes ``(n, D)`` and ``(n,)``, in nats.
         """
         base = self.base
-        z = base.rsample((n,))
+        z = base.rsample((check_count(n, "n"),))
         x, log_det = self.bijection(z)
         return x, base.log_prob(z) - log_det
 
@@ -111,8 +113,9 @@ def reverse_kl(
 
     Shapes: returns nats ``(n,)``. Calls g, the bijection's `forward`, and never f; needs no data.
     """
+    check_number(beta, "beta", or_zero=True)
     x, log_prob = model.rsample_and_log_prob(n)
-    target = log_target(x)
+    check_tensor(target := log_target(x), "what log_target returns")
     if target.shape != log_prob.shape:  # (n, 1) would silently broadcast to (n, n)
         raise ValueError(
             f"log_target must map {tuple(x.shape)} to shape {tuple(log_prob.shape)}, got "

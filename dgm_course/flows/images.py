@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from dgm_course.checks import check_count, check_number
 from dgm_course.flows.bijection import Bijection
-from dgm_course.flows.coupling import bounded, check_limit
+from dgm_course.flows.coupling import bounded
 from dgm_course.flows.linear import PluMatrices
 
 Size = tuple[int, int, int]  # C, H, W
@@ -27,9 +28,9 @@ class ImageBijection(Bijection):
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        if len(size) != 3 or min(size) < 1:
-            raise ValueError(f"size must be (C, H, W), each at least 1, got {tuple(size)}")
-        channels, height, width = size
+        if len(size) != 3:
+            raise ValueError(f"size must be (C, H, W), got {tuple(size)}")
+        channels, height, width = (check_count(n, "each number of size") for n in size)
         self.size: Size = (channels, height, width)
         self.inner_size = self.size
         self.dim = channels * height * width
@@ -181,7 +182,7 @@ class ImageCoupling(ImageBijection):
         limit: float = 2.0,
     ) -> None:
         super().__init__(size)
-        check_limit(limit)
+        check_number(limit, "limit")
         channels, height, width = size
         if mask not in get_args(Mask):
             raise ValueError(f"mask must be 'checkerboard' or 'channels', got {mask!r}")
@@ -194,7 +195,7 @@ class ImageCoupling(ImageBijection):
             kept = (torch.arange(channels) < channels // 2)[:, None, None]  # (C, 1, 1)
         self.register_buffer("kept", (kept.expand(size) != swap).clone())
         self.limit = limit
-        self.network = small_network(channels, n_hidden)
+        self.network = small_network(channels, check_count(n_hidden, "n_hidden"))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x and Σ c over the moved half."""
@@ -233,7 +234,7 @@ class Split(ImageBijection):
 
     def __init__(self, size: Size, limit: float = 2.0) -> None:
         super().__init__(size)
-        check_limit(limit)
+        check_number(limit, "limit")
         channels, height, width = size
         if channels % 2:
             raise ValueError(f"size must have an even C to be split, got {tuple(size)}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import solve_triangular
 
+from dgm_course.checks import check_count
 from dgm_course.flows.bijection import Bijection
 
 
@@ -123,9 +124,8 @@ class LuFlow(LinearFlow):
 
     def __init__(self, dim: int, n_layers: int = 1, weight: Tensor | None = None) -> None:
         super().__init__()
-        if dim < 1 or n_layers < 1:
-            raise ValueError(f"dim and n_layers must be at least 1, got {dim} and {n_layers}")
-        self.dim = dim
+        self.dim = dim = check_count(dim, "dim")
+        n_layers = check_count(n_layers, "n_layers")
         if weight is None:
             weight = torch.eye(dim).expand(n_layers, dim, dim)
         elif weight.ndim == 2:
@@ -184,14 +184,10 @@ class QrFlow(LinearFlow):
 
     def __init__(self, dim: int, n_reflections: int | None = None) -> None:
         super().__init__()
-        if dim < 1:
-            raise ValueError(f"dim must be at least 1, got {dim}")
-        n_reflections = dim if n_reflections is None else n_reflections
-        if not 1 <= n_reflections <= dim:
-            raise ValueError(
-                f"n_reflections must be between 1 and dim = {dim}, got {n_reflections}"
-            )
-        self.dim = dim
+        self.dim = dim = check_count(dim, "dim")
+        if n_reflections is None:
+            n_reflections = dim
+        n_reflections = check_count(n_reflections, "n_reflections", most=dim)
         v = torch.randn((n_reflections + 1) // 2, dim).repeat_interleave(2, 0)
         self.v = nn.Parameter(v[:n_reflections].clone())
         self.log_r = nn.Parameter(torch.zeros(dim))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dgm_course.checks import check_count
 from dgm_course.flows.images import (
     ActNorm,
     Conv1x1,
@@ -123,7 +124,7 @@ def glow(size: Size, n_scales: int = 2, n_steps: int = 4, n_hidden: int = 32) ->
 
     Omits: a `Conv1x1` that is anything but P L U.
     """
-    check_counts(n_scales=n_scales, n_steps=n_steps, n_hidden=n_hidden)
+    n_scales, n_steps = check_count(n_scales, "n_scales"), check_count(n_steps, "n_steps")
     layers: list[ImageBijection] = []  # from the data to the noise, in which the size is known
     inner: Size = size
     for scale in range(n_scales):
@@ -150,7 +151,7 @@ def realnvp(size: Size, n_layers: int = 4, n_hidden: int = 32) -> MultiScaleFlow
 
     Omits: residual networks and batch normalisation: an `ActNorm` stands before each coupling.
     """
-    check_counts(n_layers=n_layers, n_hidden=n_hidden)
+    n_layers = check_count(n_layers, "n_layers")
     layers: list[ImageBijection] = []  # from the data to the noise, in which the size is known
 
     def couple(inner: Size, mask: Mask) -> None:
@@ -164,10 +165,3 @@ def realnvp(size: Size, n_layers: int = 4, n_hidden: int = 32) -> MultiScaleFlow
     layers.append(Split(layers[-1].inner_size))
     couple(layers[-1].inner_size, "checkerboard")
     return MultiScaleFlow(size, layers[::-1])
-
-
-def check_counts(**counts: int) -> None:
-    """Raise a ValueError for a count below 1."""
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count}")

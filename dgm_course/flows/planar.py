@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from dgm_course.checks import check_count
 from dgm_course.flows.bijection import Bijection, log_det_of_tanh_layer
 
 
@@ -31,14 +33,13 @@ class PlanarFlow(Bijection):
     Raises:
         ValueError: for a batch of the wrong shape or dtype, an empty batch, NaN or inf.
 
-    Omits: other non-linearities than tanh; second derivatives through ``inverse``.
+    Omits: other non-linearities than tanh.
     """
 
     def __init__(self, dim: int, n_layers: int = 1) -> None:
         super().__init__()
-        if dim < 1 or n_layers < 1:
-            raise ValueError(f"dim and n_layers must be at least 1, got {dim} and {n_layers}")
-        self.dim = dim
+        self.dim = dim = check_count(dim, "dim")
+        n_layers = check_count(n_layers, "n_layers")
         self.w = nn.Parameter(torch.randn(n_layers, dim))
         # wᵀu = ln(e − 1) makes û = 0: every layer starts near the identity, whatever w is.
         identity = math.log(math.e - 1) * self.w.detach() / self.w.detach().square().sum(1, True)
@@ -102,15 +103,30 @@ class PlanarFlow(Bijection):
 def solve_tanh_equation(r: Tensor, slope: Tensor) -> Tensor:
     """The t that solves t + (slope − 1) tanh(t) = r, shape ``(N,)``, for slope > 0.
 
-    The left side F is odd and increasing. For r ≥ 0 it is concave when slope > 1 and convex when
-    slope < 1, so Newton's method, started on the side of the root from which it cannot overshoot,
-    runs into it: the starting point is the safeguard. That side is below for slope > 1 and above
-    for slope < 1, and there both r / slope and r − (slope − 1) lie, since tanh t ≤ min(t, 1).
-
-    Differentiable once, in r and in slope, by one last Newton step on the graph (the implicit
-    function theorem).
+    Differentiable in r and in slope, as often as wanted (see `TanhRoot`).
     """
-    with torch.no_grad():
+    return TanhRoot.apply(r, slope)
+
+
+class TanhRoot(torch.autograd.Function):
+    """The root t of F(t) = t + (slope − 1) tanh(t) − r, with ∂t = (∂r − tanh(t) ∂slope) / F′(t).
+
+    These derivatives are written in t itself, which has derivatives of its own: so the second ones
+    are right, too, and all the others.
+    """
+
+    generate_vmap_rule = True  # for torch.func's Jacobians
+
+    @staticmethod
+    def forward(r: Tensor, slope: Tensor) -> Tensor:
+        """Newton's method.
+
+        F is odd but for r, and increasing. For r ≥ 0 it is concave when slope > 1 and convex when
+        slope < 1, so Newton's method, started on the side of the root from which it cannot
+        overshoot, runs into it: the starting point is the safeguard. That side is below for
+        slope > 1 and above for slope < 1, and there both r / slope and r − (slope − 1) lie, since
+        tanh t ≤ min(t, 1).
+        """
         target, c = r.abs(), slope - 1
         bounds = target / slope, target - c
         t = torch.where(slope > 1, torch.maximum(*bounds), torch.minimum(*bounds))
@@ -120,8 +136,30 @@ def solve_tanh_equation(r: Tensor, slope: Tensor) -> Tensor:
             residual = t + c * h - target
             if (residual.abs() <= tolerance).all():
                 break
-            t = t - residual / (h * h + (1 - h * h) * slope)
+            t = t - residual / _derivative(h, slope)
         t = torch.copysign(t, r)
         h = torch.tanh(t)
-        derivative = h * h + (1 - h * h) * slope
-    return t - (t + (slope - 1) * h - r) / derivative
+        return t - (t + c * h - r) / _derivative(h, slope)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output, inputs[1])
+        ctx.save_for_forward(output, inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        t, slope = ctx.saved_tensors
+        h = torch.tanh(t)
+        of_r = gradient / _derivative(h, slope)
+        return of_r, -(of_r * h).sum_to_size(slope.shape)
+
+    @staticmethod
+    def jvp(ctx: Any, of_r: Tensor, of_slope: Tensor) -> Tensor:
+        t, slope = ctx.saved_tensors
+        h = torch.tanh(t)
+        return (of_r - h * of_slope) / _derivative(h, slope)
+
+
+def _derivative(h: Tensor, slope: Tensor) -> Tensor:
+    """F′(t) = 1 + (slope − 1) (1 − h²), h = tanh t, written as `log_det_of_tanh_layer` has it."""
+    return h * h + (1 - h * h) * slope

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from dgm_course.checks import check_count
 from dgm_course.flows.bijection import Bijection, log_det_of_tanh_layer
 
 
@@ -39,11 +40,9 @@ class SylvesterFlow(Bijection):
 
     def __init__(self, dim: int, n_hidden: int, n_layers: int = 1) -> None:
         super().__init__()
-        if not 1 <= n_hidden <= dim:
-            raise ValueError(f"n_hidden must be between 1 and dim = {dim}, got {n_hidden}")
-        if n_layers < 1:
-            raise ValueError(f"n_layers must be at least 1, got {n_layers}")
-        self.dim = dim
+        self.dim = dim = check_count(dim, "dim")
+        n_hidden = check_count(n_hidden, "n_hidden", most=dim)
+        n_layers = check_count(n_layers, "n_layers")
         self.q = nn.Parameter(torch.randn(n_layers, dim, n_hidden))
         self.r = nn.Parameter(0.1 * torch.randn(n_layers, n_hidden, n_hidden))
         self.r_tilde = nn.Parameter(0.1 * torch.randn(n_layers, n_hidden, n_hidden))

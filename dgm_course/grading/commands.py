@@ -157,11 +157,11 @@ def release(name: str, folder: Path) -> None:
 @assignments_option
 def run(name: str, timeout: int, folder: Path) -> None:
     """Execute the source of the assignment NAME and store it cleaned (maintainers)."""
-    from dgm_course.lectures.running import run_notebook
+    from dgm_course.lectures.running import EXIT_CODES, run_notebook
 
     source = find_source(folder, name)
     outcome, report = run_notebook(source, Path("out"), None, True, timeout)
     click.echo(f"{source.stem}: {outcome}")
     if report:
         click.echo(report, err=True)
-    sys.exit(int(outcome != "passed"))
+    sys.exit(EXIT_CODES[outcome])

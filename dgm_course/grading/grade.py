@@ -24,15 +24,16 @@ from dgm_course.grading.notebook import (
     forbidden_imports,
     read_cells,
 )
+from dgm_course.grading.notes import LOOK, cut, fold
 from dgm_course.grading.questions import Student
 from dgm_course.grading.sandbox import Ended
-from dgm_course.grading.submissions import Entry, Unreadable, parse, read
+from dgm_course.grading.submissions import Entry, Unreadable, digest, parse, read
 from dgm_course.grading.walls import Limits
 
 CRASHED = ("crashed", "timed out", "over the limit", "not run")
-LOOK = "needs a look"
-MOST_NOTES = 50
 LONGEST_SEARCHED = 200_000  # characters of a cell that are searched for imports
+LONGEST_ANSWER = 50_000  # characters of a written one
+LONGEST = 2_000  # characters of a message
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,11 @@ def grade(
     """The result of a submission, as plain data for JSON."""
     start = time.monotonic()
     tests, notes, written = [_result(test, "not run") for test in assignment.tests], [], []
-    status, digest = "unreadable", ""
+    # The digest first: what changes while it is read is graded again.
+    status, seen = "unreadable", digest(entry)
     try:
-        handed_in = read(entry.path, assignment.name)
-        digest, notes = handed_in.digest, handed_in.notes
+        handed_in = read(entry, assignment.name)
+        notes = handed_in.notes
         cells = parse(handed_in.notebook, notes)
     except Unreadable as error:
         notes = [f"{error}; {LOOK}"]
@@ -95,7 +97,6 @@ def grade(
         with closing(student):
             tests = _ask(student, own, assignment, seed)
         notes += _what_happened(student, own)
-        notes = notes[:MOST_NOTES]
         states = [test["status"] for test in tests]
         status = (
             "crashed"
@@ -106,11 +107,12 @@ def grade(
         )
     if not sum(test["points"] for test in tests) and status != "unreadable":
         notes.append(f"no point at all; {LOOK}")
+    notes = fold(notes)
     if unsafe:
         notes.insert(0, "graded WITHOUT a sandbox (--unsafe): the result can be forged")
     result = _record(assignment, entry, seed, unsafe, status, tests, notes)
     seconds = round(time.monotonic() - start, 3)
-    return result | {"written": written, "digest": digest, "seconds": seconds}
+    return result | {"written": written, "digest": seen, "seconds": seconds}
 
 
 def unfinished(
@@ -180,14 +182,14 @@ def match(cells: list[Cell], assignment: Assignment, notes: list[str]) -> list[O
     for cell in cells:
         of = known.get(cell.grade_id)
         if cell.grade_id and of is None:
-            notes.append(f"cell {cell.number} has an unknown id, {cell.grade_id[:60]}")
+            notes.append(f"cell {cell.number} has an unknown id, {cut(cell.grade_id, 60)}")
         elif of is None and cell.kind == "code" and (of := by_line.get(_first_line(cell))):
             if of.is_answer:
                 notes.append(f"cell {cell.number} has lost its id; taken for {of.grade_id}")
         if of is not None and of.is_answer and of.grade_id in seen:
             notes.append(f"{of.grade_id} occurs twice: the cells run in their order; {LOOK}")
         if of is not None and of.is_answer and of.kind != cell.kind:
-            notes.append(f"{of.grade_id} is a {cell.kind[:20]} cell, not {of.kind}; {LOOK}")
+            notes.append(f"{of.grade_id} is a {cut(cell.kind, 20)} cell, not {of.kind}; {LOOK}")
         if of is not None:
             seen.add(of.grade_id)
         own.append(Own(cell, of))
@@ -233,7 +235,12 @@ def program(own: list[Own], assignment: Assignment, test: Cell) -> dict[int, str
 def _written(own: list[Own], assignment: Assignment, notes: list[str]) -> Iterator[dict[str, Any]]:
     for task in assignment.written:
         texts = [mine.cell.source for mine in own if mine.of is task]
-        text = "\n\n".join(texts)[:50_000]
+        text = "\n\n".join(texts)
+        if len(text) > LONGEST_ANSWER:
+            notes.append(
+                f"{task.grade_id} has {len(text)} characters, cut for hand grading; {LOOK}"
+            )
+        text = cut(text, LONGEST_ANSWER)
         empty = not text.strip() or "YOUR ANSWER HERE" in text
         yield {
             "id": task.grade_id,
@@ -273,8 +280,8 @@ def _ask(
         except CheckFailed as error:
             result = _result(test, "failed", str(error), hidden=_is_hidden(error, test))
         except Exception as error:  # a test that trips over an answer
-            message = f"the test stopped with {type(error).__name__}: {error}"
-            result = _result(test, "failed", message[:2000], hidden=_is_hidden(error, test))
+            message = cut(f"the test stopped with {type(error).__name__}: {error}", LONGEST)
+            result = _result(test, "failed", message, hidden=_is_hidden(error, test))
         results.append(result | {"seconds": round(time.monotonic() - start, 3)})
     return results
 
@@ -333,10 +340,10 @@ def _what_happened(student: Student, own: list[Own]) -> list[str]:
         look = f"; {LOOK}" if number in student.fatal else ""
         notes.append(f"cell {number} stopped: {why}{look}")
     for number, magics in sorted(student.magics.items()):
-        notes.append(f"cell {number}: left out {', '.join(magics)[:200]}")
+        notes.append(f"cell {number}: left out {cut(', '.join(magics), 200)}")
     for mine in own:
         if mine.cell.kind == "code" and (names := _imports(mine.cell.source)):
-            notes.append(f"cell {mine.cell.number} imports {', '.join(names)[:200]}; {LOOK}")
+            notes.append(f"cell {mine.cell.number} imports {cut(', '.join(names), 200)}; {LOOK}")
     return notes
 
 

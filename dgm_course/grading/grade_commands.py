@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dgm_course.grading.commands import assignments_option, find_source
+from dgm_course.grading.tables import printable
 
 if TYPE_CHECKING:
     from dgm_course.grading.grade import Assignment
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 students_option = click.option(
     "--students",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -37,13 +37,16 @@ class Shard(click.ParamType[tuple[int, int]]):
 
 @click.command()
 @click.argument("name")
-@click.argument("submissions", type=EXISTING)
+@click.argument("submissions", type=click.Path(exists=True, path_type=Path))
 @out_option
 @click.option("--jobs", type=click.IntRange(1), default=1, help="How many at a time (1).")
 @click.option("--timeout", type=click.FloatRange(1), default=30, help="Seconds for a test (30).")
 @click.option("--student", help="Grade this student's submissions again.")
 @click.option("--shard", type=Shard(), help="Only every n-th student's, from number i; no report.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of the inputs; else by chance.")
+@click.option(
+    "--add", is_flag=True, help="SUBMISSIONS is one of several folders: keep the others'."
+)
 @click.option("--unsafe", is_flag=True, help="Without a sandbox: results can be forged.")
 @students_option
 @assignments_option
@@ -56,11 +59,12 @@ def grade(
     student: str | None,
     shard: tuple[int, int] | None,
     seed: int | None,
+    add: bool,
     unsafe: bool,
     students: Path | None,
     folder: Path,
 ) -> None:
-    """Grade a folder of SUBMISSIONS of the assignment NAME, each in a sandbox.
+    """Grade the SUBMISSIONS of the assignment NAME, a folder or a zip, each in a sandbox.
 
     A second call goes on where the first was stopped, and grades again what has changed since.
     """
@@ -70,7 +74,7 @@ def grade(
 
     if sys.platform != "linux":
         raise click.ClickException(walls.MISSING)
-    from dgm_course.grading import batch, sandbox
+    from dgm_course.grading import batch, results, sandbox
     from dgm_course.grading.grade import Assignment
     from dgm_course.grading.submissions import find
 
@@ -83,10 +87,12 @@ def grade(
             )
         else:
             sandbox.check()
-        run = batch.Batch(source, out, batch.run_seed(out, name, seed), limits, unsafe)
-    except (walls.SandboxMissing, ValueError) as error:
+        lie_in = str(submissions.resolve())
+        run = batch.Batch(source, out, batch.run_seed(out, name, seed), limits, unsafe, lie_in)
+        entries, others = find(submissions, name)
+        results.set_aside(out, entries, lie_in, add)
+    except (walls.SandboxMissing, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    entries, others = find(submissions)
     if student is not None:
         waiting = entries = [entry for entry in entries if entry.student == student]
         if not entries:
@@ -106,11 +112,14 @@ def grade(
     except KeyboardInterrupt:
         click.echo("stopped; the same command goes on from here", err=True)
         sys.exit(130)
+    except batch.NotStored as error:
+        raise click.ClickException(f"{error}; the same command goes on from here") from error
     click.echo(batch.count(statuses))
     if shard:
+        _fail_with(run.problems)
         click.echo(f"when all shards are graded: dgm assignment report {name} --out {out}")
     else:
-        _report(source, out, students, others)
+        _report(source, out, students, others, run.problems)
 
 
 @click.command()
@@ -122,28 +131,54 @@ def report(name: str, out: Path, students: Path | None, folder: Path) -> None:
     """Write grades.csv, the feedback, the class report and what is to be graded by hand."""
     from dgm_course.grading.grade import Assignment
 
-    _report(Assignment.read(find_source(folder, name)), out, students, [])
+    _report(Assignment.read(find_source(folder, name)), out, students, [], [])
 
 
-def _report(source: Assignment, out: Path, students: Path | None, others: list[str]) -> None:
+def _report(
+    source: Assignment, out: Path, students: Path | None, others: list[str], problems: list[str]
+) -> None:
+    """Write all that is made of results; each file that cannot be written is a problem, named."""
     from dgm_course.grading import by_hand, pages
     from dgm_course.grading import report as reporting
-    from dgm_course.grading.batch import file_name, write_whole
+    from dgm_course.grading import results as stored
+    from dgm_course.lectures.files import write_whole
 
-    results = reporting.load_results(out)
+    def write(path: Path, text: str | bytes) -> None:
+        try:
+            write_whole(path, text)
+        except OSError as error:
+            problems.append(f"{path} cannot be written: {error.strerror}; is it open elsewhere?")
+
+    results = stored.load_results(out, source)
     try:
         rows = reporting.read_students(students) if students else {}
-        by_hand.hand_out(source, results, out)
-        points, comments = by_hand.take_back(out)
+        points, comments = by_hand.take_back(out, source, results)
+        remarks = by_hand.hand_out(source, results, out, write)
+        remarks += by_hand.strangers(out, source, results) + reporting.versions(results)
         made = reporting.grades(results, rows, points)
-    except ValueError as error:
-        raise click.ClickException(reporting.printable(str(error))) from error
-    write_whole(out / "grades.csv", reporting.grades_csv(made, source.name))
+        aside = stored.aside(out, source, {stored.file_name(grade.student) for grade in made})
+    except (ValueError, OSError) as error:
+        raise click.ClickException(printable(str(error))) from error
+    write(out / "grades.csv", reporting.grades_csv(made, source.name))
     for grade in made:
         page = pages.feedback(grade, comments)
-        write_whole(out / "feedback" / f"{file_name(grade.student)}.html", page)
-    write_whole(out / "report.html", pages.class_report(made, results, others))
+        write(out / "feedback" / f"{stored.file_name(grade.student)}.html", page)
+    write(out / "report.html", pages.class_report(made, results, others, aside, remarks))
     look = [reporting.key_of(result) for result in results if pages.reasons(result)]
     click.echo(f"{out / 'grades.csv'}: {len(made)} students; {out / 'report.html'}")
-    if look:
-        click.echo(f"to look at: {', '.join(look[:20])}" + (" ..." if len(look) > 20 else ""))
+    for what, names in (("to look at", look), ("set aside, no submission now", aside)):
+        if names:
+            click.echo(f"{what}: {_first(names, ', ')}")
+    if remarks:
+        click.echo(_first(remarks, "\n"))
+    _fail_with(problems)
+
+
+def _first(names: list[str], between: str) -> str:
+    more = [f"and {len(names) - 20} others, see the report"] if len(names) > 20 else []
+    return between.join([*map(printable, names[:20]), *more])
+
+
+def _fail_with(problems: list[str]) -> None:
+    if problems:
+        raise click.ClickException(_first(problems, "\n"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
-from dgm_course.grading.grade import CRASHED, LOOK
-from dgm_course.grading.report import Grade, Result, key_of, printable
+from dgm_course.grading.grade import CRASHED
+from dgm_course.grading.notes import LOOK
+from dgm_course.grading.report import Grade, Result, key_of
+from dgm_course.grading.tables import printable
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -86,18 +88,27 @@ def feedback(grade: Grade, comments: Mapping[tuple[str, str], str]) -> str:
     return PAGE.format(title=title, body="\n".join(parts))
 
 
-def class_report(made: list[Grade], results: list[Result], others: list[str]) -> str:
+def class_report(
+    made: list[Grade],
+    results: list[Result],
+    others: list[str],
+    aside: Sequence[str] = (),
+    remarks: Sequence[str] = (),
+) -> str:
     """The class at a glance: each task, the tests failed most, and whom to look at.
 
     Args:
         results: all attempts.
         others: names in the folder of submissions that are none.
+        aside: results that no submission has now.
+        remarks: on the run as a whole.
     """
     states = Counter(result["status"] for result in results)
     summary = ", ".join(f"{n} {status}" for status, n in sorted(states.items()))
     parts = [f"<p>{len(made)} students, {len(results)} submissions: {text(summary)}.</p>"]
     if any(result["unsafe"] for result in results):
         parts.append("<p><strong>Graded without a sandbox: results can be forged.</strong></p>")
+    parts += [f"<p><strong>{text(remark)}</strong></p>" for remark in remarks]
     parts += ["<h2>Points</h2>", _histogram(Counter(f"{int(grade.score):2d}" for grade in made))]
     counted = [grade.result for grade in made if grade.result is not None]
     tests = [test for result in counted for test in result["tests"]]
@@ -113,11 +124,14 @@ def class_report(made: list[Grade], results: list[Result], others: list[str]) ->
         [key_of(r), r["status"], "\n".join(why)] for r in results if (why := reasons(r))
     ]
     parts += ["<h2>To look at</h2>", _table(["submission", "status", "why"], look)]
-    remarks: list[list[object]] = [
+    special: list[list[object]] = [
         [g.student, f"{g.score:g}", "; ".join(g.remarks)] for g in made if g.remarks
     ]
     parts += ["<h2>Late, several attempts, overrides, written answers</h2>"]
-    parts += [_table(["student", "score", "why"], remarks)]
+    parts += [_table(["student", "score", "why"], special)]
+    if aside:
+        parts += ["<h2>Set aside: not counted, since there is no such submission now</h2>"]
+        parts += [_list([*aside])]
     if others:
         parts += ["<h2>Not a submission</h2>", _list(others)]
     return PAGE.format(title=text("Class report"), body="\n".join(parts))

@@ -6,7 +6,6 @@ crashes, hangs or tampers with its surroundings costs only itself.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 
 from dgm_course.grading.answers import CheckFailed, Handle, NotAnswered
 from dgm_course.grading.protocol import ProtocolError, Reference
-from dgm_course.grading.sandbox import Ended, Sandbox
+from dgm_course.grading.sandbox import Ended, Sandbox, running_time
 from dgm_course.grading.walls import Limits, processes
 
 Call = Callable[..., Any]
@@ -45,7 +44,7 @@ class Student:
 
     def __post_init__(self) -> None:
         self._sandbox: Sandbox | None = None
-        self._end = time.monotonic() + self.limits.seconds_in_all
+        self._end = running_time() + self.limits.seconds_in_all
 
     def ask(self, cells: Mapping[int, str], test: Callable[[Call], None]) -> None:
         """Run ``test(call)``, where ``call`` answers from these cells (sources by their numbers).
@@ -55,11 +54,11 @@ class Student:
             CheckFailed: from the test.
         """
         while True:
-            if time.monotonic() >= self._end:
+            if running_time() >= self._end:
                 raise Ended("not run", "the time for the whole notebook was used up")
             is_fresh = self._sandbox is None
             sandbox = self._running()
-            deadline = min(time.monotonic() + self.limits.seconds, self._end)
+            deadline = min(running_time() + self.limits.seconds, self._end)
             try:
                 self._begin(cells, deadline)
                 break
@@ -102,7 +101,7 @@ class Student:
         files = [[name, np.frombuffer(data, np.uint8)] for name, data in self.files.items()]
         running: int | None = None
         sandbox = self._running()
-        sandbox.said()  # what is printed counts for each question by itself
+        sandbox.fresh()  # what is printed counts for each question by itself
         try:
             seconds = self.limits.seconds
             sandbox.send(
@@ -131,7 +130,7 @@ class Student:
 
     def _running(self) -> Sandbox:
         if self._sandbox is None:
-            limits, deadline = self.limits, time.monotonic() + START_SECONDS
+            limits, deadline = self.limits, running_time() + START_SECONDS
             self._sandbox = Sandbox(limits, unsafe=self.unsafe)
             bounds = [limits.address_space, processes(limits), limits.file_size]
             setup = [_bytes(text) for text in self.setup]
@@ -207,7 +206,7 @@ class _Question:
 
     def finish(self) -> None:
         """Say that there are no more calls, and wait for the end."""
-        deadline = time.monotonic() + 5
+        deadline = running_time() + 5
         self._sandbox.send(deadline, "end")
         kind, _ = self._sandbox.receive(deadline)
         if kind != "ended":

@@ -14,9 +14,6 @@ per student and any of these columns; the student_id ``*`` gives the rule for al
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping
@@ -24,6 +21,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from dgm_course.grading.tables import clean, csv_text, harmless, number, read_table
 
 # nbgrader 0.9.6, plugins/export.py
 COLUMNS = (
@@ -53,56 +52,50 @@ class Grade:
         return (self.result["points"] if self.result else 0.0) + self.by_hand
 
 
-def load_results(out: Path) -> list[Result]:
-    """All results, by student and attempt."""
-    results = [json.loads(path.read_text()) for path in sorted((out / "results").glob("*.json"))]
-    return sorted(results, key=lambda result: (result["student"], result["attempt"]))
-
-
 def read_students(path: Path) -> dict[str, dict[str, str]]:
     """The table of students, by their ids.
 
     Raises:
-        ValueError: if a column is unknown, a row is double, a number is none, or an override has
-            no reason.
+        ValueError: if a column is unknown, a row is double, a number or a date is none, or an
+            override has no reason.
     """
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        rows: dict[str, dict[str, str]] = {}
-        known = {*COLUMNS, *RULES}
-        if unknown := ", ".join(sorted(set(reader.fieldnames or ["no column"]) - known)):
-            raise ValueError(f"{path}: expected columns of {sorted(known)}, got {unknown}")
-        for row in reader:
-            filled = {key: (value or "").strip() for key, value in row.items() if value}
-            student = filled.pop("student_id", "")
+    table = read_table(path, {"student_id"})
+    known = {*COLUMNS, *RULES, ""}
+    if unknown := ", ".join(sorted({*table.header} - known)):
+        raise ValueError(f"{path}: expected columns of {sorted(known - {''})}, got {unknown}")
+    rows: dict[str, dict[str, str]] = {}
+    for line, cells in table.records([name for name in table.header if name]):
+        row = {name: cell for name, cell in cells.items() if cell}
+        student = row.pop("student_id", "")
+        try:
             if not student or student in rows:
-                raise ValueError(f"{path}: expected each student_id once, got {student!r} again")
-            rows[student] = filled
-    for student, row in rows.items():
-        if row.get("override") and not row.get("reason"):
-            raise ValueError(f"{path}: the override of {student} needs a reason")
-        if row.get("keep", "best") not in ("best", "last"):
-            raise ValueError(f"{path}: expected keep to be best or last, got {row['keep']!r}")
-        for name in ("days_late", "free_days", "penalty_per_day", "override"):
-            number(row.get(name, ""), f"{path}: {name} of {student}")
-        for name in {"duedate", "timestamp"} & {*row}:
-            _date(row[name])
+                raise ValueError(f"expected each student_id once, got {student!r} again")
+            rows[student] = _checked(student, row)
+        except ValueError as error:
+            raise ValueError(f"{table.at(line)}: {error}") from error
     return rows
 
 
-def number(text: str, what: str) -> float:
-    """A number of a table, 0 where it is empty.
+def _checked(student: str, row: dict[str, str]) -> dict[str, str]:
+    """A student's row with numbers as Python writes them.
 
     Raises:
-        ValueError: if it is none, negative or not finite.
+        ValueError: if it holds what cannot be.
     """
-    try:
-        value = float(text or 0)
-    except ValueError:
-        value = -1
-    if not 0 <= value < math.inf:
-        raise ValueError(f"expected {what} to be a number from 0, got {text!r}")
-    return value
+    if row.get("override") and not row.get("reason"):
+        raise ValueError(f"the override of {student} needs a reason")
+    row |= {name: row[name].lower() for name in {"keep"} & {*row}}
+    if row.get("keep", "best") not in ("best", "last"):
+        raise ValueError(f"expected keep to be best or last, got {row['keep']!r}")
+    for name in {"days_late", "free_days", "penalty_per_day", "override"} & {*row}:
+        row[name] = str(number(row[name], f"{name} of {student}"))
+    for name in {"duedate", "timestamp"} & {*row}:
+        try:
+            _date(row[name])
+        except ValueError:
+            what = f"{name} of {student} to be a date as 2026-11-20 or 2026-11-20T23:59"
+            raise ValueError(f"expected {what}, got {row[name]!r}") from None
+    return row
 
 
 def grades(
@@ -176,7 +169,13 @@ def _date(text: str) -> datetime:
 def key_of(result: Result) -> str:
     """A submission's name in tables: the student, and the attempt if there are several."""
     attempt = f"/{result['attempt']}" if result["attempt"] else ""
-    return harmless(result["student"] + attempt)
+    return clean(harmless(result["student"] + attempt))
+
+
+def versions(results: list[Result]) -> list[str]:
+    """That results were made with different versions of what they may depend on, if they were."""
+    made = sorted({", ".join(f"{k} {v}" for k, v in r["versions"].items()) for r in results})
+    return [f"results were made with different versions: {'; '.join(made)}"] if made[1:] else []
 
 
 def grades_csv(made: list[Grade], assignment: str) -> str:
@@ -187,26 +186,4 @@ def grades_csv(made: list[Grade], assignment: str) -> str:
         row = dict(zip(COLUMNS[-4:], (str(float(n)) for n in numbers), strict=True))
         row |= {"assignment": assignment, "student_id": grade.student}
         rows.append({name: grade.about.get(name, "") for name in COLUMNS} | row)
-    return table(COLUMNS, rows)
-
-
-def table(columns: list[str], rows: list[dict[str, str]]) -> str:
-    """A CSV file in which no cell is a formula."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: harmless(row[name]) for name in columns} for row in rows)
-    return file.getvalue()
-
-
-def harmless(text: str) -> str:
-    """A cell that a spreadsheet takes for text."""
-    text = printable(text).replace("\n", " ")
-    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
-
-
-def printable(text: str) -> str:
-    """Text without what would steer a terminal or hide from a reader."""
-    return "".join(
-        c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text.expandtabs(4)
-    )
+    return csv_text(COLUMNS, rows)

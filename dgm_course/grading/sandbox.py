@@ -20,7 +20,34 @@ from dgm_course.grading.walls import (
     python,
 )
 
-KEPT_OUTPUT = 4_000  # bytes of what a question printed
+KEPT_OUTPUT = 4_000  # bytes of what a question printed last
+
+
+LEAST_MORE = 0.05  # seconds that are worth waiting for
+LONGEST_ROUND = 1.0  # seconds; whoever waits looks at the time more often
+
+
+class Watch:
+    """Seconds that count: `time.monotonic`, less the time for which this process was stopped.
+
+    A batch is paused by Ctrl-Z or with its machine; no student's time passes meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._passed = self._last = time.monotonic()
+
+    def __call__(self) -> float:
+        now = time.monotonic()
+        self._passed += min(now - self._last, LONGEST_ROUND)
+        self._last = now
+        return self._passed
+
+    def leave_out(self, seconds: float) -> None:
+        """Let this much of the past not count; deadlines move away by as much."""
+        self._passed -= seconds
+
+
+running_time = Watch()
 
 
 class Ended(Exception):
@@ -66,9 +93,15 @@ class Sandbox:
             os.set_blocking(fd, False)
         self._selector.register(self._err, selectors.EVENT_READ)
         self._watched = 0.0
+        self.fresh()
+
+    def fresh(self) -> None:
+        """Count what is used from here on as a new question's."""
+        self.said()
+        self._delays, self._left_out = self._delayed(), 0.0
 
     def send(self, deadline: float, kind: str, **fields: Any) -> None:
-        """Send a frame; the process must take it before ``deadline`` (of time.monotonic)."""
+        """Send a frame; the process must take it before ``deadline`` (of `running_time`)."""
         rest = memoryview(pack(kind, **fields))
         while rest:
             self._wait(self._to, selectors.EVENT_WRITE, deadline)
@@ -108,8 +141,8 @@ class Sandbox:
         self._selector.register(fd, event)
         try:
             while True:
-                left = deadline - time.monotonic()
-                if left <= 0:
+                left = deadline - running_time()
+                if left <= 0 and not (left := self._more_time()):
                     raise Ended("timed out", "it took too long")
                 ready = {key.fd for key, _ in self._selector.select(min(left, 0.25))}
                 if time.monotonic() - self._watched > 0.25:
@@ -130,7 +163,7 @@ class Sandbox:
         if not part:
             self._selector.unregister(self._err)
         self.printed += len(part)
-        self._said += part[: max(0, KEPT_OUTPUT - len(self._said))]
+        self._said = (self._said + part)[-KEPT_OUTPUT:]
         if self.printed > self.limits.output:
             raise Ended("over the limit", f"it printed over {self.limits.output} bytes")
 
@@ -139,6 +172,25 @@ class Sandbox:
         if used > self.limits.memory:
             raise Ended("over the limit", f"it took over {self.limits.memory} bytes of memory")
 
+    def _more_time(self) -> float:
+        """Seconds for which the question's processes waited for a processor, as they could not run.
+
+        On a busy machine these are no time of the student's; only of a processor's that the
+        student's own processes share. Hence a question gets at most twice its time.
+        """
+        waited = [delay - self._delays.get(pid, 0) for pid, delay in self._delayed().items()]
+        more = min(max(waited, default=0), self.limits.seconds) - self._left_out
+        if more < LEAST_MORE:
+            return 0.0
+        self._left_out += more
+        running_time.leave_out(more)
+        return more
+
+    def _delayed(self) -> dict[int, float]:
+        """For how many seconds each process has waited for a processor since it began."""
+        family = ((pid, _proc(f"{pid}/schedstat").split()) for pid in _family(self._process.pid))
+        return {pid: int(numbers[1]) / 1e9 for pid, numbers in family if len(numbers) == 3}
+
     def _last_words(self) -> str:
         if self._err in self._selector.get_map():
             self._take_output()
@@ -146,7 +198,7 @@ class Sandbox:
         return f"; it said: {said[-300:]}" if said else ""
 
     def said(self) -> str:
-        """The beginning of what was printed since the last time."""
+        """The end of what was printed since the last time."""
         text = self._said.decode(errors="replace")
         self.printed, self._said = 0, bytearray()
         return text
@@ -214,7 +266,7 @@ def check() -> None:
         SandboxMissing: if that does not work, with what bubblewrap says.
     """
     with Sandbox(Limits()) as sandbox:
-        deadline = time.monotonic() + 120
+        deadline = running_time() + 120
         try:
             sandbox.send(deadline, "begin", cells=[], limits=[])
             sandbox.receive(deadline)

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import textwrap
 from pathlib import Path
 from typing import Any
 
+from dgm_course.lectures.files import write_whole
+from dgm_course.lectures.lab_config import writable_folders
 from dgm_course.lectures.reading import mark
 from dgm_course.lectures.views import drop_views
+
+# As shells know them: what a signal ends has 128 and the signal's number.
+EXIT_CODES = {"passed": 0, "failed": 1, "interrupted": 130, "terminated": 143}
 
 
 def run_notebook(
     path: Path, out: Path, html: Path | None, in_place: bool, timeout: int
 ) -> tuple[str, str]:
-    """Execute one notebook and keep the copy; "passed", "failed" or "interrupted", and where."""
+    """Execute one notebook and keep the copy; the outcome, and where it ended.
+
+    The outcome is a key of `EXIT_CODES`.
+    """
     import nbformat
 
     notebook = nbformat.read(path, as_version=4)
@@ -41,70 +48,64 @@ def run_notebook(
 
 
 class _Interrupted(Exception):
-    """Ctrl-C came in an earlier cell, and that cell has ended."""
+    """A signal came in an earlier cell, and that cell has ended."""
 
 
 def _execute(notebook: Any, path: Path, timeout: int) -> tuple[str, str]:
     """Run all cells, leaving their outputs in the notebook; the outcome, and where it ended."""
-    from nbclient import NotebookClient
+    from jupyter_core.utils import run_sync
     from nbclient.exceptions import CellControlSignal
     from tqdm import tqdm
+
+    from dgm_course.lectures.kernels import Client
 
     cells = notebook.cells
     for cell in cells:  # the copy of a run that fails must not show an older run's results
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     at = -1
-    interrupts: list[asyncio.Future[None]] = []  # the loop itself keeps no reference to a task
-
-    def interrupt() -> None:
-        # The first Ctrl-C lets the cell end with what it has; the second is for one that does not.
-        kernel = client.km
-        stop = kernel.shutdown_kernel(now=True) if interrupts else kernel.interrupt_kernel()
-        interrupts.append(asyncio.ensure_future(stop))
-
-    def on_notebook_start(**_: Any) -> None:
-        # By itself nbclient kills the kernel on Ctrl-C. Windows' event loop takes no handlers;
-        # there Ctrl-C arrives as a KeyboardInterrupt.
-        with contextlib.suppress(NotImplementedError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
 
     def on_cell_start(cell_index: int, **_: Any) -> None:
         nonlocal at
-        if interrupts:  # the cell before may have caught its KeyboardInterrupt, as training does
+        if client.stopped_by:  # the cell before may have caught its KeyboardInterrupt, as training
             raise _Interrupted
         bar.update(cell_index - bar.n)
         at = cell_index
 
     error: BaseException | None = None
-    with tqdm(total=len(cells), desc=path.stem, unit="cell") as bar:
-        client = NotebookClient(
+    with writable_folders(), tqdm(total=len(cells), desc=path.stem, unit="cell") as bar:
+        client = Client(
             notebook,
-            kernel_name="python3",  # this environment's, whatever wrote the notebook
             resources={"metadata": {"path": str(path.parent)}},
             timeout=timeout,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no word on unencrypted loopback
             record_timing=False,
             coalesce_streams=True,  # where printed text is cut into messages is chance
-            on_notebook_start=on_notebook_start,
             on_cell_start=on_cell_start,
         )
         try:
-            client.execute()
+            run_sync(client.async_execute)()
             bar.update(len(cells) - bar.n)
-        except (CellControlSignal, RuntimeError, _Interrupted, KeyboardInterrupt) as caught:
+        except (
+            *(CellControlSignal, RuntimeError, _Interrupted),
+            *(asyncio.CancelledError, KeyboardInterrupt),
+        ) as caught:
             error = caught
     for cell in cells:  # a closed progress bar leaves an empty output
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
-    if error is None and not interrupts:
+    if error is None and client.stopped_by is None:
         return "passed", ""
-    if at < 0:
-        return "failed", f"before the first cell: {error}"
     number = sum(cell.cell_type == "code" for cell in cells[: at + 1])
     where = f"in code cell {number}:\n\n{textwrap.indent(cells[at].source, '    ')}\n"
-    if interrupts or isinstance(error, KeyboardInterrupt):
+    if at < 0:
+        where = "before the first cell"
+    if client.stopped_by == signal.SIGTERM:
+        return "terminated", where
+    if client.stopped_by or isinstance(error, KeyboardInterrupt):
         return "interrupted", where
+    if at < 0:
+        return "failed", f"{where}: {error}"
     raised = [output for output in cells[at].outputs if output.output_type == "error"]
     what = raised[-1].traceback if raised else [str(error).partition("\n")[0]]
     return "failed", "\n".join([where, *what])
@@ -161,5 +162,4 @@ def write(notebook: Any, path: Path) -> None:
     """Write a notebook as Jupyter does, with the same line ends on every system."""
     import nbformat
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(nbformat.writes(notebook).rstrip() + "\n", encoding="utf-8", newline="\n")
+    write_whole(path, nbformat.writes(notebook).rstrip() + "\n")

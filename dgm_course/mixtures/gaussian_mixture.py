@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from dgm_course.checks import check_number
 from dgm_course.mixtures.gaussians import (
     COVARIANCE_TYPES,
     Expectation,
@@ -18,7 +18,13 @@ from dgm_course.mixtures.gaussians import (
     Moments,
     cholesky_of_precisions,
 )
-from dgm_course.mixtures.mixture import Mixture, check_array, warn_of_repeated_rows
+from dgm_course.mixtures.mixture import (
+    Mixture,
+    check_array,
+    check_definite,
+    rounding,
+    warn_of_repeated_rows,
+)
 
 
 class GaussianMixture(Mixture):
@@ -131,28 +137,25 @@ class GaussianMixture(Mixture):
                 f"{self.covariance_type!r}"
             )
         self._check_common(x)
-        if not 0 <= self.reg_covar < math.inf:
-            raise ValueError(f"reg_covar must be a number of at least 0, got {self.reg_covar!r}")
+        check_number(self.reg_covar, "reg_covar", or_zero=True)
         if self.reg_covar == 0:
             warn_of_repeated_rows(x)
         k, d = self.n_components, x.shape[1]
         if self.weights_init is not None:
             weights = check_array(self.weights_init, "weights_init", (k,))
-            if (weights < 0).any() or abs(weights.sum() - 1) > 1e-6:
+            off = abs(weights.sum() - 1)
+            if (weights < 0).any() or off > rounding(self.weights_init):
                 raise ValueError(
                     "weights_init must be non-negative and sum to 1, got a least weight of "
                     f"{weights.min():g} and the sum {weights.sum():g}"
                 )
         if self.precisions_init is not None:
             shape = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}
-            precisions = check_array(
-                self.precisions_init, "precisions_init", shape[self.covariance_type]
-            )
-            if not _are_positive(precisions, self.covariance_type):
-                raise ValueError(
-                    "precisions_init must be positive, and symmetric and positive definite where "
-                    "they are matrices"
-                )
+            given = self.precisions_init, "precisions_init", shape[self.covariance_type]
+            if self.covariance_type in ("full", "tied"):
+                check_definite(*given)
+            elif (least := check_array(*given).min()) <= 0:
+                raise ValueError(f"precisions_init must be positive, got a least one of {least:g}")
 
     def _check_result(self) -> None:
         """Warn of components whose width is their regularisation and not their data's."""
@@ -180,7 +183,7 @@ class GaussianMixture(Mixture):
         k = self.n_components
         given = [self.weights_init, self.means_init, self.precisions_init]
         weights, means, precisions = (None if a is None else np.array(a, float) for a in given)
-        self.weights_ = np.full(k, 1 / k) if weights is None else weights
+        self.weights_ = np.full(k, 1 / k) if weights is None else weights / weights.sum()
         if means is not None and precisions is not None:
             self.means_ = means
         else:
@@ -189,9 +192,11 @@ class GaussianMixture(Mixture):
         if precisions is None:
             self._set_covariances(_pooled(moments, self.covariance_type), moments.counts)
             return
+        full = self.covariance_type in ("full", "tied")
+        if full:  # up to rounding they are symmetric, and from here on to the last digit
+            precisions = (precisions + np.swapaxes(precisions, -1, -2)) / 2
         u = cholesky_of_precisions(torch.from_numpy(precisions), self.covariance_type)
         self.precisions_cholesky_ = u.numpy()
-        full = self.covariance_type in ("full", "tied")
         self.covariances_ = np.linalg.inv(precisions) if full else 1 / precisions
 
     def _scores(self, centre: Tensor) -> tuple[Gaussians, Tensor]:
@@ -227,10 +232,3 @@ def _pooled(moments: Moments, covariance_type: str) -> Tensor:
     share = moments.counts / moments.counts.sum()
     pooled = torch.tensordot(share, moments.covariances, 1)
     return pooled.expand_as(moments.covariances).clone()
-
-
-def _are_positive(precisions: np.ndarray, covariance_type: str) -> bool:
-    if covariance_type not in ("full", "tied"):
-        return bool((precisions > 0).all())
-    symmetric = np.allclose(precisions, np.swapaxes(precisions, -1, -2), rtol=1e-8, atol=0)
-    return symmetric and bool((np.linalg.eigvalsh(precisions) > 0).all())

@@ -6,6 +6,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from dgm_course.checks import check_count, check_number
+from dgm_course.mixtures.mixture import check_array, check_definite
+
 
 class MeanFieldGaussian:
     """q(t) = Πⱼ N(tⱼ | mⱼ, vⱼ) for the target p(t) = N(t | μ, Λ⁻¹), one factor at a time.
@@ -41,16 +44,8 @@ class MeanFieldGaussian:
         self, mean: ArrayLike, precision: ArrayLike, start: ArrayLike | None = None
     ) -> None:
         self.mean = _vector(mean, "mean")
-        self.precision = torch.as_tensor(precision, dtype=torch.float64)
         d = len(self.mean)
-        if self.precision.shape != (d, d):
-            raise ValueError(
-                f"precision must have shape ({d}, {d}), for {d} means, got "
-                f"{tuple(self.precision.shape)}"
-            )
-        symmetric = torch.allclose(self.precision, self.precision.T, rtol=1e-10, atol=0)
-        if not symmetric or torch.linalg.cholesky_ex(self.precision).info > 0:
-            raise ValueError("precision must be symmetric and positive definite")
+        self.precision = torch.from_numpy(check_definite(precision, "precision", (d, d)))
         self.means = (
             torch.zeros(d, dtype=torch.float64) if start is None else _vector(start, "start")
         )
@@ -61,7 +56,7 @@ class MeanFieldGaussian:
 
     def update(self, j: int) -> None:
         """Give factor j the exact optimum, the others held; the bound cannot fall."""
-        row = self.precision[j]
+        row = self.precision[check_count(j, "j", 0, most=len(self.mean) - 1)]
         error = self.means - self.mean
         others = row @ error - row[j] * error[j]  # Σ_{i≠j} Λⱼᵢ (mᵢ − μᵢ)
         self.means = self.means.clone()
@@ -81,7 +76,8 @@ class MeanFieldGaussian:
         Raises:
             RuntimeError: if ``max_sweeps`` were not enough.
         """
-        for n_sweeps in range(1, max_sweeps + 1):
+        check_number(tol, "tol", or_zero=True)
+        for n_sweeps in range(1, check_count(max_sweeps, "max_sweeps") + 1):
             before = self.means
             self.sweep()
             moved = float((self.means - before).abs().max())
@@ -98,9 +94,7 @@ class MeanFieldGaussian:
 
 
 def _vector(values: ArrayLike, name: str) -> Tensor:
-    vector = torch.as_tensor(values, dtype=torch.float64).clone()
-    if vector.ndim != 1 or len(vector) == 0 or not torch.isfinite(vector).all():
-        raise ValueError(
-            f"{name} must be a vector (D,) of finite numbers, got shape {tuple(vector.shape)}"
-        )
+    vector = torch.from_numpy(check_array(values, name).copy())
+    if vector.ndim != 1 or len(vector) == 0:
+        raise ValueError(f"{name} must be a vector (D,), got shape {tuple(vector.shape)}")
     return vector

@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from dgm_course.checks import check_count, check_number
 from dgm_course.mixtures.gaussians import (
     Expectation,
     Gaussians,
@@ -87,6 +88,9 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
                     *self.means_.shape, self.n_components, x.shape[1]
                 )
             )
+        if go_on:
+            self._check_fitted()
+        self._fitted_kind = self._kind()
         random_state = check_random_state(self.random_state)
         best: dict[str, Any] = {}
         for _ in range(1 if go_on else self.n_init):
@@ -136,7 +140,8 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
                 points.T.numpy(), self.n_components, random_state=random_state
             )
             centres = torch.from_numpy(found)
-        nearest = torch.cdist(points.T, centres).argmin(1)
+        distance = torch.cdist(points.T, centres, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = distance.argmin(1)
         weights = (nearest == torch.arange(self.n_components)[:, None]).double()  # (K, N)
         moments = weighted_moments(points, weights, self.covariance_type)
         return moments._replace(means=centres)
@@ -177,17 +182,15 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
 
     def _scores_of(self, X: ArrayLike) -> Tensor:
         """log weight + log-density of each component at each point, ``(K, N)``, in nats."""
-        check_is_fitted(self)
+        self._check_fitted()
         x = torch.tensor(self._checked(X))
-        centre = torch.from_numpy(self.weights_ @ self.means_)
-        gaussians, log_weights = self._scores(centre)
-        return gaussians.log_density((x - centre).T) + log_weights[:, None]
+        gaussians, log_weights = self._scores(torch.zeros(x.shape[1]))
+        return gaussians.log_density(x.T) + log_weights[:, None]
 
     def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Draws ``(n, D)`` and the components ``(n,)`` that they came from, by ``random_state``."""
-        check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        self._check_fitted()
+        n_samples = check_count(n_samples, "n_samples")
         random = check_random_state(self.random_state)
         z = random.choice(self.n_components, n_samples, p=self.weights_)
         noise = random.standard_normal((n_samples, self.means_.shape[1]))
@@ -206,20 +209,29 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
 
     # --- checks -----------------------------------------------------------------------------
 
+    def _kind(self) -> dict[str, Any]:
+        """The arguments that say what the fitted attributes mean."""
+        return {"n_components": self.n_components, "covariance_type": self.covariance_type}
+
+    def _check_fitted(self) -> None:
+        """Raise unless there was a fit, by an estimator of the same kind."""
+        check_is_fitted(self)
+        fitted = getattr(self, "_fitted_kind", self._kind())
+        if fitted != self._kind():
+            raise ValueError(
+                f"the arguments must be those of the fit, {fitted}, got {self._kind()}; fit again"
+            )
+
     def _checked(self, X: ArrayLike, *, reset: bool = False) -> np.ndarray:
         return validate_data(self, X, reset=reset, dtype=np.float64, ensure_min_samples=1 + reset)
 
     def _checked_with(self, X: ArrayLike, responsibilities: ArrayLike) -> tuple[np.ndarray, Tensor]:
-        check_is_fitted(self)
+        self._check_fitted()
         x = self._checked(X)
-        r = torch.tensor(np.array(responsibilities, dtype=float))
-        if r.shape != (len(x), self.n_components):
-            raise ValueError(
-                f"responsibilities must have shape ({len(x)}, {self.n_components}), a row for "
-                f"each point, got {tuple(r.shape)}"
-            )
+        shape = len(x), self.n_components  # a row for each point
+        r = torch.from_numpy(check_array(responsibilities, "responsibilities", shape).copy())
         off = (r.sum(1) - 1).abs().max().item()
-        if not off < 1e-6 or (r < 0).any():
+        if off > rounding(responsibilities) or (r < 0).any():
             raise ValueError(
                 "each row of responsibilities must be a distribution over the components: "
                 f"expected sums of 1 and nothing negative, got a row that is off by {off:.3g} "
@@ -228,15 +240,9 @@ class Mixture(DensityMixin, BaseEstimator, ABC):
         return x, r
 
     def _check_common(self, x: np.ndarray) -> None:
-        whole = {"n_components": 1, "max_iter": 0, "n_init": 1}
-        for name, least in whole.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(
-                    f"{name} must be a whole number of at least {least}, got {value!r}"
-                )
-        if not 0 <= self.tol < math.inf:
-            raise ValueError(f"tol must be a number of at least 0, got {self.tol!r}")
+        for name, least in {"n_components": 1, "max_iter": 0, "n_init": 1}.items():
+            check_count(getattr(self, name), name, least)
+        check_number(self.tol, "tol", or_zero=True)
         if len(x) < self.n_components:
             raise ValueError(
                 f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
@@ -271,12 +277,49 @@ def centred(x: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(points), torch.from_numpy(centre)
 
 
-def check_array(values: ArrayLike, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.asarray(values, dtype=np.float64)
-    if array.shape != shape:
+def check_array(values: ArrayLike, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """The values in float64; a ValueError unless they are finite numbers, of that shape if any."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor with a gradient, say
+        raise ValueError(f"{name} must be an array of numbers: {error}") from error
+    if shape is not None and array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite, got NaN or inf")
+    return array
+
+
+def rounding(values: ArrayLike) -> float:
+    """By how much an equality of such numbers may be off: 10⁻⁶, or half the digits of a dtype."""
+    dtype = np.asarray(values).dtype
+    eps = np.finfo(dtype).eps if np.issubdtype(dtype, np.floating) else 0.0
+    return max(1e-6, float(eps) ** 0.5)
+
+
+def check_definite(
+    values: ArrayLike,
+    name: str,
+    shape: tuple[int, ...],
+    *,
+    or_singular: bool = False,
+    advice: str = "",
+) -> np.ndarray:
+    """The matrices ``(..., D, D)``, symmetric to the last digit.
+
+    A ValueError unless they were symmetric up to `rounding`, and positive definite.
+    """
+    array = check_array(values, name, shape)
+    scale = np.sqrt(np.abs(np.diagonal(array, axis1=-2, axis2=-1)))
+    off = np.abs(array - np.swapaxes(array, -1, -2))
+    array = (array + np.swapaxes(array, -1, -2)) / 2
+    least = np.linalg.eigvalsh(array).min()
+    symmetric = (off <= rounding(values) * scale[..., :, None] * scale[..., None, :]).all()
+    if not symmetric or not (least > 0 or (or_singular and least == 0)):
+        raise ValueError(
+            f"{name} must be symmetric and positive definite, got entries that differ from their "
+            f"mirror images by up to {off.max():.3g} and a least eigenvalue of {least:.3g}{advice}"
+        )
     return array
 
 

@@ -10,8 +10,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from dgm_course.checks import check_number
 from dgm_course.mixtures.gaussians import Expectation, Gaussians, Moments
-from dgm_course.mixtures.mixture import Mixture, centred, check_array, warn_of_repeated_rows
+from dgm_course.mixtures.mixture import (
+    Mixture,
+    centred,
+    check_array,
+    check_definite,
+    warn_of_repeated_rows,
+)
 
 
 class VariationalGaussianMixture(Mixture):
@@ -147,8 +154,9 @@ class VariationalGaussianMixture(Mixture):
         self._check_common(x)
         d = x.shape[1]
         alpha = 1.0 if self.delta else 1 / self.n_components
-        alpha = _or(self.weight_concentration_prior, alpha)
-        beta, nu = _or(self.mean_precision_prior, 1.0), _or(self.degrees_of_freedom_prior, float(d))
+        alpha = self._given("weight_concentration_prior", alpha)
+        beta = self._given("mean_precision_prior", 1.0)
+        nu = self._given("degrees_of_freedom_prior", float(d))
         if self.delta and not 1 <= alpha < math.inf:
             raise ValueError(
                 "weight_concentration_prior must be at least 1 with a delta, or the density of π "
@@ -164,19 +172,24 @@ class VariationalGaussianMixture(Mixture):
         scale = (
             np.cov(x.T).reshape(d, d) if self.covariance_prior is None else self.covariance_prior
         )
-        mean, scale = (
-            check_array(mean, "mean_prior", (d,)),
-            check_array(scale, "covariance_prior", (d, d)),
+        mean = check_array(mean, "mean_prior", (d,))
+        advice = "; a feature that does not vary needs a covariance_prior of its own"
+        scale = check_definite(
+            scale, "covariance_prior", (d, d), or_singular=self.delta, advice=advice
         )
-        least = np.linalg.eigvalsh(scale).min()
-        if not np.allclose(scale, scale.T) or not (least >= 0 if self.delta else least > 0):
-            raise ValueError(
-                "covariance_prior must be symmetric and positive definite, got a least eigenvalue "
-                f"of {least:g}; a feature that does not vary needs a covariance_prior of its own"
-            )
-        if self.delta and least == 0:
+        if self.delta and np.linalg.eigvalsh(scale).min() == 0:
             warn_of_repeated_rows(x)
         self._prior = alpha, beta, torch.tensor(mean), nu, torch.tensor(scale)
+
+    def _given(self, name: str, default: float) -> float:
+        """The argument of that name as a number, or the default where it is None."""
+        value = getattr(self, name)
+        if value is not None:
+            check_number(value, name, or_negative=True)
+        return default if value is None else float(value)
+
+    def _kind(self) -> dict[str, Any]:
+        return super()._kind() | {"delta": self.delta}
 
     def _start(self, points: Tensor, centre: Tensor, random_state: Any) -> None:
         moments = self._assigned(points, centre, random_state)
@@ -276,10 +289,6 @@ class VariationalGaussianMixture(Mixture):
         normal = 0.5 * (d + d * torch.log(2 * math.pi / beta) - log_det)
         dirichlet = -_log_dirichlet_constant(alpha) - float(((alpha - 1) * log_pi).sum())
         return {"H[q(π)]": dirichlet, "H[q(μ, Λ)]": float((normal + wishart).sum())}
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else float(value)
 
 
 def _log_dirichlet_constant(alpha: Tensor) -> float:

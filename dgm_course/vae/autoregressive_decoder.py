@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal, constraints
 
+from dgm_course.checks import check_count
 from dgm_course.vae.gaussian_vae import GaussianVAE, LatentVariableModel
 
 
@@ -37,8 +38,7 @@ class AutoregressiveVAE(LatentVariableModel):
         super().__init__()
         if vae.likelihood == "categorical":
             raise ValueError("vae must have a Gaussian or Bernoulli decoder, got 'categorical'")
-        if not 0 <= window < vae.x_dim:
-            raise ValueError(f"window must be between 0 and {vae.x_dim - 1}, got {window}")
+        window = check_count(window, "window", 0, most=vae.x_dim - 1)
         self.vae, self.window = vae, window
         self.x_dim, self.z_dim = vae.x_dim, vae.z_dim
         back = torch.arange(vae.x_dim)[:, None] - torch.arange(vae.x_dim)  # d − j
@@ -103,12 +103,11 @@ class LinearAutoregression(Distribution):
         )[..., 0]
 
     @property
-    def _normal_or_bernoulli(self) -> Distribution:
+    def _normal_or_bernoulli(self) -> Normal | Bernoulli:
         return self.base.base_dist  # type: ignore[attr-defined]
 
     def _given(self, shift: Tensor) -> Distribution:
         p = self._normal_or_bernoulli
         if isinstance(p, Normal):
             return Independent(Normal(p.loc + shift, p.scale.expand_as(p.loc + shift)), 1)
-        assert isinstance(p, Bernoulli)
         return Independent(Bernoulli(logits=p.logits + shift, validate_args=False), 1)

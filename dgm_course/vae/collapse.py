@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dgm_course.probability import check_points
+from dgm_course.checks import check_number, check_points
 
 
 def active_units(means: Tensor, threshold: float = 0.01) -> Tensor:
@@ -23,9 +23,8 @@ def active_units(means: Tensor, threshold: float = 0.01) -> Tensor:
 
     Omits: a latent whose mean is constant while its variance varies with x counts as inactive.
     """
-    check_points(means, means.shape[-1] if means.ndim else 1, means.dtype, "means")
+    check_points(means, None, None, "means")
     if len(means) < 2:
         raise ValueError(f"means must hold at least two points, got {len(means)}")
-    if not threshold >= 0:
-        raise ValueError(f"threshold must be at least 0, got {threshold}")
+    check_number(threshold, "threshold", or_zero=True)
     return means.var(0) > threshold

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
 
-from dgm_course.probability import check_points
+from dgm_course.checks import (
+    check_count,
+    check_number,
+    check_points,
+    check_tensor,
+    values_are_checked,
+)
 
 Likelihood = Literal["gaussian", "bernoulli", "categorical"]
 Noise = Literal["fixed", "shared", "diagonal", "network"]
@@ -36,7 +42,7 @@ def kl_per_dimension(q: Independent[Normal]) -> Tensor:
     Shapes: q of batch shape ``(N,)`` and event shape ``(M,)``, as ``encode`` returns it, to
     ``(N, M)``; its sum over M is KL(q(z|x) ‖ p(z)).
     """
-    normal = q.base_dist
+    normal = getattr(q, "base_dist", None)
     if not isinstance(normal, Normal):
         raise ValueError(f"q must be an Independent(Normal, 1), got {q}")
     return 0.5 * (normal.loc.square() + normal.scale.square() - 1) - normal.scale.log()
@@ -84,6 +90,7 @@ class LatentVariableModel(nn.Module, ABC):
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x|z) in nats, a sum over features: ``(N, D)``, ``(..., N, M)`` to ``(..., N)``."""
         x = self.as_numbers(x)
+        check_tensor(z, "z")
         if z.ndim < 2 or z.shape[-2] != len(x):
             raise ValueError(
                 f"z must have shape (..., {len(x)}, {self.z_dim}), codes for each of the "
@@ -104,8 +111,7 @@ class LatentVariableModel(nn.Module, ABC):
             Nats ``(N,)`` each, both sums over dimensions, never means: a mean would change the
             weight of one against the other.
         """
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        n_samples = check_count(n_samples, "n_samples")
         q = self.encode(x)
         z = q.rsample((n_samples,))  # (S, N, M)
         reconstruction = self.log_likelihood(x, z).mean(0)  # (N,)
@@ -120,7 +126,7 @@ class LatentVariableModel(nn.Module, ABC):
             noise: draw from p(x|z), which is what the model means by a sample; False returns
                 E[x|z], which pictures often show in its place.
         """
-        z = self.prior.sample((n,))
+        z = self.prior.sample((check_count(n, "n"),))
         return self.decode(z).sample() if noise else self.mean(z)
 
 
@@ -151,8 +157,7 @@ class GaussianVAE(LatentVariableModel):
     Raises:
         ValueError: for a batch of the wrong shape or dtype, empty, with NaN or inf, Bernoulli
             targets outside [0, 1], levels out of range, or log-variances whose exponential leaves
-            the dtype. Values are checked unless ``Distribution.set_default_validate_args`` turned
-            that off.
+            the dtype.
 
     Omits: deeper networks, other priors and posteriors.
     """
@@ -169,28 +174,26 @@ class GaussianVAE(LatentVariableModel):
         noise_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if x_dim < 1 or z_dim < 1 or hidden < 0:
-            raise ValueError(
-                "x_dim and z_dim must be at least 1, and hidden at least 0, got "
-                f"{x_dim}, {z_dim} and {hidden}"
-            )
+        x_dim, z_dim = check_count(x_dim, "x_dim"), check_count(z_dim, "z_dim")
+        hidden = check_count(hidden, "hidden", 0)
         if likelihood not in ("gaussian", "bernoulli", "categorical"):
             raise ValueError(
                 f"likelihood must be 'gaussian', 'bernoulli' or 'categorical', got {likelihood!r}"
             )
-        if (likelihood == "categorical") != (n_levels is not None) or (n_levels or 2) < 2:
+        if (likelihood == "categorical") != (n_levels is not None):
             raise ValueError(
-                "n_levels must be at least 2 for a categorical likelihood and None for others, "
+                "n_levels must be an int for a categorical likelihood and None for others, "
                 f"got {n_levels} for {likelihood!r}"
             )
+        if n_levels is not None:
+            n_levels = check_count(n_levels, "n_levels", 2)
         if noise not in ("fixed", "shared", "diagonal", "network"):
             raise ValueError(
                 f"noise must be 'fixed', 'shared', 'diagonal' or 'network', got {noise!r}"
             )
         if likelihood != "gaussian" and (noise, noise_scale) != ("fixed", 1.0):
             raise ValueError(f"noise and noise_scale are for a Gaussian decoder, not {likelihood}")
-        if not 0 < noise_scale < math.inf:
-            raise ValueError(f"noise_scale must be positive and finite, got {noise_scale}")
+        check_number(noise_scale, "noise_scale")
         self.x_dim, self.z_dim, self.hidden = x_dim, z_dim, hidden
         self.likelihood, self.n_levels, self.noise = likelihood, n_levels, noise
         self.encoder = _network(x_dim, hidden, z_dim if hidden == 0 else 2 * z_dim)
@@ -222,6 +225,7 @@ class GaussianVAE(LatentVariableModel):
         if self.likelihood != "gaussian":
             raise ValueError(f"start_at is for a Gaussian decoder, not {self.likelihood}")
         for name, value in (("mean", mean), ("variance", variance)):
+            check_tensor(value, name)
             if value.shape != (self.x_dim,) or not torch.isfinite(value).all():
                 raise ValueError(f"{name} must be finite, of shape ({self.x_dim},), got {value}")
         if (variance <= 0).any():
@@ -247,7 +251,7 @@ class GaussianVAE(LatentVariableModel):
         x = self.as_numbers(x)
         if self.n_levels is not None:
             x = 2 * x / (self.n_levels - 1) - 1  # levels to [−1, 1]
-        out = self.encoder(x)
+        out = self.encoder(x).to(x.dtype)  # which autocast makes narrower
         if self.hidden == 0:
             mean, log_variance = out, self.code_log_variance.expand_as(out)
         else:
@@ -257,12 +261,13 @@ class GaussianVAE(LatentVariableModel):
     def decode(self, z: Tensor) -> Distribution:
         """p(x|z): codes ``(..., M)`` to batch shape ``(...)`` and event shape ``(D,)``."""
         weight = next(self.parameters())
+        check_tensor(z, "z")
         if z.ndim < 2 or z.shape[-1] != self.z_dim or z.dtype != weight.dtype:
             raise ValueError(
                 f"z must have shape (..., N, {self.z_dim}) and dtype {weight.dtype}, "
                 f"got shape {tuple(z.shape)} and {z.dtype}"
             )
-        out = self.decoder(z)
+        out = self.decoder(z).to(z.dtype)
         if self.likelihood == "bernoulli":  # whose own check would refuse values inside (0, 1)
             return Independent(Bernoulli(logits=out, validate_args=False), 1)
         if self.n_levels is not None:
@@ -289,7 +294,7 @@ class GaussianVAE(LatentVariableModel):
                 raise ValueError(f"x must hold integer levels, got dtype {x.dtype}")
             x = x if x.is_floating_point() else x.to(weight.dtype)
         check_points(x, self.x_dim, weight.dtype, "x")
-        if self.likelihood != "gaussian" and Distribution._validate_args:
+        if self.likelihood != "gaussian" and values_are_checked():
             top = 1 if self.n_levels is None else self.n_levels - 1
             low, high = (bound.item() for bound in x.aminmax())
             if low < 0 or high > top:
@@ -310,7 +315,7 @@ def _network(n_in: int, hidden: int, n_out: int) -> nn.Sequential:
 
 def _scale(log_variance: Tensor, whose: str) -> Tensor:
     """σ = exp(½ ln σ²), where σ² neither overflows nor vanishes in its dtype."""
-    if Distribution._validate_args:
+    if values_are_checked():
         limit = -math.log(torch.finfo(log_variance.dtype).tiny)
         low, high = (bound.item() for bound in log_variance.detach().aminmax())
         if not (-limit < low and high < limit):  # NaN too

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dgm_course.checks import check_count, check_number, check_same_shape
 from dgm_course.probability import log_mean_exp
 from dgm_course.vae.gaussian_vae import ElboTerms, LatentVariableModel, kl_per_dimension
 
@@ -23,9 +24,8 @@ def beta_elbo(terms: ElboTerms, beta: float) -> Tensor:
     Raises:
         ValueError: for β < 0, or terms of different shapes.
     """
-    if not 0 <= beta < math.inf:
-        raise ValueError(f"beta must be at least 0 and finite, got {beta}")
-    _same_shape(terms.reconstruction, terms.kl)
+    check_number(beta, "beta", or_zero=True)
+    check_same_shape("reconstruction", terms.reconstruction, "kl", terms.kl)
     return terms.reconstruction - beta * terms.kl
 
 
@@ -35,11 +35,10 @@ def annealed_beta(step: int, n_steps: int, start: float = 0.0) -> float:
     Source: Bowman et al. 2016, section 3.1, https://arxiv.org/abs/1511.06349 (their curve is a
     sigmoid).
     """
-    if step < 0 or n_steps < 1 or not 0 <= start <= 1:
-        raise ValueError(
-            "step must be at least 0, n_steps at least 1 and start in [0, 1], "
-            f"got {step}, {n_steps} and {start}"
-        )
+    step, n_steps = check_count(step, "step", 0), check_count(n_steps, "n_steps")
+    check_number(start, "start", or_zero=True)
+    if start > 1:
+        raise ValueError(f"start must be at most 1, got {start}")
     return 1.0 if step >= n_steps else start + (1 - start) * step / n_steps
 
 
@@ -63,10 +62,8 @@ def free_bits(
 
     Shapes: returns ``()``, a number for the whole batch, for the maximum joins its examples.
     """
-    if not 0 <= threshold < math.inf:
-        raise ValueError(f"threshold must be at least 0 nats and finite, got {threshold}")
-    if n_samples < 1:
-        raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+    check_number(threshold, "threshold", or_zero=True)
+    n_samples = check_count(n_samples, "n_samples")
     q = model.encode(x)
     reconstruction = model.log_likelihood(x, q.rsample((n_samples,))).mean()
     kl = kl_per_dimension(q).mean(0)  # (M,)
@@ -75,8 +72,7 @@ def free_bits(
 
 def log_weights(model: LatentVariableModel, x: Tensor, n_samples: int) -> Tensor:
     """log p(x, z_s) − log q(z_s|x) of S codes a point, with gradients: ``(N, D)`` to ``(S, N)``."""
-    if n_samples < 1:
-        raise ValueError(f"the number of samples must be at least 1, got {n_samples}")
+    n_samples = check_count(n_samples, "n_samples")
     q = model.encode(x)
     z = q.rsample((n_samples,))  # (S, N, M)
     return model.log_likelihood(x, z) + model.prior.log_prob(z) - q.log_prob(z)
@@ -95,9 +91,7 @@ def importance_weighted_bound(model: LatentVariableModel, x: Tensor, k: int) -> 
         x: data ``(N, D)``.
         k: codes for each point, at least 1.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    return log_mean_exp(log_weights(model, x, k), 0)
+    return log_mean_exp(log_weights(model, x, check_count(k, "k")), 0)
 
 
 class LogProbability(NamedTuple):
@@ -119,8 +113,7 @@ def log_prob_by_importance(
 
     Source: Burda, Grosse & Salakhutdinov 2016, section 5, https://arxiv.org/abs/1509.00519.
     """
-    if n_samples < 2:
-        raise ValueError(f"n_samples must be at least 2 for a standard error, got {n_samples}")
+    n_samples = check_count(n_samples, "n_samples", 2)  # for a standard error
     log_w = log_weights(model, x, n_samples).double()  # (S, N)
     value = log_mean_exp(log_w, 0)
     error = (log_w - value).exp().std(0) / n_samples**0.5
@@ -145,8 +138,9 @@ def log_prob_by_quadrature(
     """
     if model.z_dim > 2:
         raise ValueError(f"quadrature needs z_dim of at most 2, got {model.z_dim}")
-    if n < 5 or n % 2 == 0 or limit <= 0:
-        raise ValueError(f"n must be odd and at least 5, limit positive, got {n} and {limit}")
+    check_number(limit, "limit")
+    if check_count(n, "n", 5) % 2 == 0:
+        raise ValueError(f"n must be odd, got {n}")
     weight = next(model.parameters())
     ticks = torch.linspace(-limit, limit, n, dtype=weight.dtype, device=weight.device)
     z = torch.cartesian_prod(*[ticks] * model.z_dim).reshape(-1, model.z_dim)  # (G, M)
@@ -168,11 +162,3 @@ def log_prob_by_quadrature(
             f"n must be larger than {n}: every second node gives log p(x) off by {worst:.2g} nats"
         )
     return value
-
-
-def _same_shape(reconstruction: Tensor, kl: Tensor) -> None:
-    if reconstruction.shape != kl.shape:  # (N, 1) against (N,) would broadcast to (N, N)
-        raise ValueError(
-            "reconstruction and kl must have the same shape (N,), got "
-            f"{tuple(reconstruction.shape)} and {tuple(kl.shape)}"
-        )

@@ -11,6 +11,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
+from dgm_course.checks import check_count, check_tensor
 from dgm_course.data.toy import Seed, as_generator
 from dgm_course.vae.aggregated_posterior import AggregatedPosterior, gaussians, mean_and_scale
 
@@ -95,11 +96,11 @@ def decompose_kl(
     Omits: gradients; priors that depend on x; a batch alone, without the data set it is from.
     """
     mean, scale = mean_and_scale(q)
-    _check_count(n_samples, "n_samples")
+    n_samples = check_count(n_samples, "n_samples")
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if method in ("minibatch", "weighted"):
-        _check_count(batch_size, "batch_size", len(mean))
+        batch_size = check_count(batch_size, "batch_size", most=len(mean))
     elif batch_size is not None:
         raise ValueError(f"batch_size is for 'minibatch' and 'weighted', {method!r} takes none")
     p, log_prior = _prior(prior, q)
@@ -165,6 +166,8 @@ def _by_quadrature(
     dim = mean.shape[1]
     if dim > 2:
         raise ValueError(f"method 'quadrature' needs at most 2 dimensions, got {dim}")
+    centre = mean.mean(0)  # from which the grid is counted: far-off codes keep their digits
+    mean = mean - centre
     low, high = (mean - TAIL * scale).amin(0), (mean + TAIL * scale).amax(0)
     step = scale.amin(0) / STEPS_PER_SCALE
     counts = ((high - low) / step).ceil() + 1
@@ -177,7 +180,7 @@ def _by_quadrature(
     nodes = torch.cartesian_prod(*ticks).reshape(-1, dim)  # (G, M)
     density = _mixture_on_a_grid(ticks, mean, scale).flatten()  # (G,)
     entropy = -torch.xlogy(density, density).sum() * step.prod()  # H[q(z)]
-    cross_entropy = -(density * log_prior(nodes)).sum() * step.prod()  # −E log p(z)
+    cross_entropy = -(density * log_prior(nodes + centre)).sum() * step.prod()  # −E log p(z)
     mutual = entropy - gaussians(mean, scale).entropy().mean()
     marginal = cross_entropy - entropy
     return marginal + mutual, marginal, mutual, step.new_zeros(3)
@@ -225,6 +228,7 @@ def evidence_minus_posterior_kl(
         ValueError: for a bad q or prior, M > 2, or values of another shape.
     """
     mean, scale = mean_and_scale(q)
+    check_tensor(log_evidence, "log_evidence")
     if log_evidence.shape != mean.shape[:1]:  # (N, 1) would silently broadcast to (N, N)
         raise ValueError(
             f"log_evidence must have shape ({len(mean)},), got {tuple(log_evidence.shape)}"
@@ -281,6 +285,7 @@ def _expectation(q: Distribution, f: Callable[[Tensor], Tensor]) -> Tensor:
 def _checked(log_likelihood: Callable[[Tensor], Tensor], z: Tensor, q: Any) -> Tensor:
     """log p(xᵢ|z) at z in the dtype of q, once its shape is ``(S, N)``."""
     values = log_likelihood(z.to(q.base_dist.loc.dtype))
+    check_tensor(values, "what log_likelihood returns")
     if values.shape != z.shape[:2]:
         raise ValueError(
             f"log_likelihood must map {tuple(z.shape)} to {tuple(z.shape[:2])}, got "
@@ -305,10 +310,3 @@ def _prior(prior: Distribution | None, q: Any) -> tuple[Distribution, Callable[[
             f"{tuple(prior.batch_shape)} and {tuple(prior.event_shape)}"
         )
     return prior, lambda z: prior.log_prob(z.to(mean.dtype)).double()
-
-
-def _check_count(value: int | None, name: str, most: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
-    if most is not None and value > most:
-        raise ValueError(f"{name} must be at most n = {most}, got {value}")

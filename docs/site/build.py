@@ -132,7 +132,7 @@ def stage(site: Path, lectures: dict[Path, Path]) -> Path:
     shutil.copytree(ROOT / "docs" / "images", source / "docs" / "images")
     for notebook, frames in lectures.items():
         shutil.copytree(frames, extra / "frames" / notebook.stem)
-        stage_notebook(source, notebook, there, json.loads((frames / "manifest.json").read_text()))
+        stage_notebook(source, notebook, there, json.loads((frames / "manifest.json").read_bytes()))
         (extra / "frames" / notebook.stem / "manifest.json").unlink()
     for notebook in handed_out:
         stage_notebook(source, notebook, there, {})

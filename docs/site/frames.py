@@ -14,6 +14,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +24,7 @@ from unittest import mock
 
 from tqdm import tqdm
 
+from dgm_course.data.stored import RESULTS
 from dgm_course.lectures.notebooks import LECTURES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,8 +58,8 @@ def depends_on(notebook: Path) -> list[Path]:
         for path in set(_imported(sources.pop())) - found:
             found.add(path)
             sources.append(path.read_text(encoding="utf-8"))
-    results = [p for p in (notebook.parent / "results").glob("*.npz") if p.name in code]
-    return sorted(found) + sorted(results)
+    named = re.findall(r"results\(\"(\w+)\"\)", code)
+    return sorted(found) + sorted(RESULTS / f"{name}.npz" for name in named)
 
 
 def _imported(source: str) -> Iterator[Path]:
@@ -104,7 +106,8 @@ def record_lecture(notebook: Path, quick: bool, cache: Path = CACHE) -> Path:
             "film": recording.is_film,
             "size": recording.size,
         }
-    (unfinished / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False))
+    text = json.dumps(manifest, ensure_ascii=False)
+    (unfinished / "manifest.json").write_text(text, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
     return folder
@@ -128,7 +131,7 @@ def table(folders: dict[Path, Path]) -> str:
     """Frames and bytes of each panel, as Markdown."""
     lines = ["| lecture | panel | frames | kB |", "|---|---|---|---|"]
     for notebook, folder in folders.items():
-        for cell_id, panel in json.loads((folder / "manifest.json").read_text()).items():
+        for cell_id, panel in json.loads((folder / "manifest.json").read_bytes()).items():
             names = {name for name, _ in panel["frames"].values()}
             size = sum((folder / name).stat().st_size for name in names)
             row = f"| {notebook.stem[:2]} | {cell_id} | {len(panel['frames'])} | {size // 1000} |"

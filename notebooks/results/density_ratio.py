@@ -3,12 +3,12 @@
     python notebooks/results/density_ratio.py                # under a minute of one core
     python notebooks/results/density_ratio.py --gamma 20     # that run only, the other one kept
 
-Writes ``density_ratio.npz`` beside this file. For γ = 0 and γ = 20, from the same initial weights:
-``g/steps`` (T,), and at each of these steps, in nats, ``g/discriminator`` (T,), the average logit
-that the training itself uses; ``g/estimate`` (T, 2), `total_correlation` of one code an image with
-its standard error; ``g/exact`` (T, 2), the same from the mixture's densities, with the error of an
-average over one code an image; ``g/elbo`` (T,), the ELBO per image. ``g/samples`` (355, 64) are
-images drawn from the model, 0 or 1.
+Writes ``dgm_course/results/density_ratio.npz``. For γ = 0 and γ = 20, from the same initial
+weights: ``g/steps`` (T,), and at each of these steps, in nats, ``g/discriminator`` (T,), the
+average logit that the training itself uses; ``g/estimate`` (T, 2), `total_correlation` of one code
+an image with its standard error; ``g/exact`` (T, 2), the same from the mixture's densities, with
+the error of an average over one code an image; ``g/elbo`` (T,), the ELBO per image. ``g/samples``
+(355, 64) are images drawn from the model, 0 or 1.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch.distributions import Normal
 from tqdm import tqdm
 
 from dgm_course.data import binarise, digits
+from dgm_course.data.stored import RESULTS
 from dgm_course.density_ratio import MLP, Network, total_correlation
 from dgm_course.losses import log_loss
 from dgm_course.probability import Estimate
@@ -95,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--gamma", type=int, action="append", choices=GAMMAS)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".npz"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "density_ratio.npz")
     options = parser.parse_args()
     if quick():
         parser.error("the results need full training; unset DGM_COURSE_QUICK")

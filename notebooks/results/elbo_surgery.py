@@ -3,7 +3,7 @@
     python notebooks/results/elbo_surgery.py             # about three minutes of one core
     python notebooks/results/elbo_surgery.py --seeds 1 --steps 300 --out try.npz
 
-Writes ``elbo_surgery.npz`` beside this file. Every model is a `GaussianVAE` with 64 hidden units
+Writes ``dgm_course/results/elbo_surgery.npz``. Every model is a `GaussianVAE` with 64 hidden units
 and fixed noise 0.2, trained on the digits (ink from 0 to 1) by Adam. ``steps`` (C,) are the
 checkpoints; ``betas/4`` (seeds, C, 3) holds average KL, marginal KL and I[i, z] on the training
 images for β = 4, two latents; ``latents/8`` (seeds, 5) holds, at the last step of a model with
@@ -22,6 +22,7 @@ import torch
 from tqdm import tqdm
 
 from dgm_course.data import digits
+from dgm_course.data.stored import RESULTS
 from dgm_course.training import quick, seed_everything, training_steps
 from dgm_course.vae import AggregatedPosterior, GaussianVAE, decompose_kl
 
@@ -70,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".npz"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "elbo_surgery.npz")
     options = parser.parse_args()
     if quick():
         parser.error("the tables need full training; unset DGM_COURSE_QUICK")

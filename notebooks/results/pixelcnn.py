@@ -4,10 +4,10 @@
     python notebooks/results/pixelcnn.py --only type_a
     python notebooks/results/pixelcnn.py --seeds 1 --steps 20 --out try.npz
 
-Writes ``pixelcnn.npz`` beside this file, after every fit. It holds ``plain/nats``, ``type_a/nats``
-and ``gated/nats`` (seeds,): the test images' mean −log p(x) in nats after ``steps`` steps, in the
-order of the seeds; and ``conditional/weights`` (P,): the flattened weights of `conditional`, masked
-and rounded to half precision. With ``--only`` the rest of the file is kept.
+Writes ``dgm_course/results/pixelcnn.npz``, after every fit. It holds ``plain/nats``,
+``type_a/nats`` and ``gated/nats`` (seeds,): the test images' mean −log p(x) in nats after ``steps``
+steps, in the order of the seeds; and ``conditional/weights`` (P,): the flattened weights of
+`conditional`, masked and rounded to half precision. With ``--only`` the rest of the file is kept.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.nn.utils import parameters_to_vector
 
 from dgm_course.autoregressive import GatedPixelCNN, ImageModel, MaskedConv2d, PixelCNN
 from dgm_course.data import digits
+from dgm_course.data.stored import RESULTS
 from dgm_course.training import fit, quick, seed_everything
 
 
@@ -82,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".npz"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "pixelcnn.npz")
     parser.add_argument("--only", choices=["plain", "type_a", "gated", "conditional"])
     options = parser.parse_args()
     if quick():

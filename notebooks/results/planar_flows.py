@@ -4,7 +4,7 @@
     python notebooks/results/planar_flows.py --resume    # go on where it was stopped
     python notebooks/results/planar_flows.py --seeds 2 --steps 100 --out try.npz
 
-Writes ``planar_flows.npz`` beside this file, after every fit. It holds, for each energy and K,
+Writes ``dgm_course/results/planar_flows.npz``, after every fit. It holds, for each energy and K,
 ``U1/8/weights`` (20, P): the flattened parameters of `model` for each seed, and ``U1/8/kl`` (20,):
 KL(p ‖ π) in nats from 100,000 samples and the exact ln Z; NaN where a fit is still missing.
 """
@@ -22,6 +22,7 @@ from torch.nn.utils import parameters_to_vector
 from tqdm import tqdm
 
 from dgm_course.data import ENERGIES, energy, log_normaliser
+from dgm_course.data.stored import RESULTS
 from dgm_course.flows import DiagonalGaussian, FlowModel, PlanarFlow, reverse_kl
 from dgm_course.training import fit, quick, seed_everything
 
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--resume", action="store_true", help="keep the fits that are there")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".npz"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "planar_flows.npz")
     options = parser.parse_args()
     if quick():
         parser.error("the table needs full training; unset DGM_COURSE_QUICK")

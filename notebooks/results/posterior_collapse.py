@@ -3,7 +3,7 @@
     python notebooks/results/posterior_collapse.py             # a few minutes of one core
     python notebooks/results/posterior_collapse.py --only ridge digits
 
-Writes ``posterior_collapse.npz`` beside this file. The toy's models are linear and their numbers
+Writes ``dgm_course/results/posterior_collapse.npz``. The toy's models are linear and their numbers
 are exact expectations under the Gaussian data, in nats:
 
 - ``fixed/*``: β ``(P,)``, noise variance, rate of each of two latents ``(P, 2)``, activity;
@@ -30,6 +30,7 @@ from torch.distributions import MultivariateNormal
 from torch.func import functional_call, stack_module_state
 
 from dgm_course.data import binarise, correlated_gaussian, digits
+from dgm_course.data.stored import RESULTS
 from dgm_course.training import fit, quick, seed_everything
 from dgm_course.vae import (
     AutoregressiveVAE,
@@ -301,7 +302,7 @@ PARTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".npz"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "posterior_collapse.npz")
     options = parser.parse_args()
     if quick():
         parser.error("the points need full training; unset DGM_COURSE_QUICK")

@@ -9,9 +9,9 @@ from pythae.models import VAE, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
-from torch.distributions import Distribution
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from dgm_course.checks import unchecked_values
 from dgm_course.training import training_steps
 from dgm_course.vae import GaussianVAE
 from tests.benchmarks.harness import Row, in_turn
@@ -86,12 +86,8 @@ def training_step() -> list[Row]:
         "ours, fit": lambda: next(steps),
         "pythae": plain_steps(lambda: pythae({"data": x}).loss, pythae),
     }
-    checked = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
+    with unchecked_values():
         times = in_turn(functions)
-    finally:
-        Distribution.set_default_validate_args(checked)
     what = f"VAE training step, {X_DIM}-{HIDDEN}-{Z_DIM}, batch {BATCH}"
     in_fit = f"{what}, in fit with its checks"
     return [
