@@ -7,9 +7,8 @@ Writes ``dgm_course/results/likelihoods.csv`` after every row, and keeps the row
 asked for. All rows are of the same 355 test images of 8 × 8 pixels with 17 levels, and of models
 that were trained on the 1442 training images alone. A lecture adds its row here.
 
-Rows of kind "bound" are of densities of real numbers, dequantised: a bound on log P by 16 draws of
-the noise. Lectures 3 and 4 have no row: the digits of lecture 3 are binarised, and the decoder of
-lecture 4 has a density of real-valued ink, so neither says how probable an image of 17 levels is.
+Lectures 3 and 4 have no row: the digits of lecture 3 are binarised, and the decoder of lecture 4
+has a density of real-valued ink, so neither says how probable an image of 17 levels is.
 """
 
 from __future__ import annotations
@@ -20,17 +19,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import coupling_flows
 import pixelcnn
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 from tqdm import tqdm
 
 from dgm_course.autoregressive import ImageModel, IndependentPixels, Uniform
 from dgm_course.data import digits
-from dgm_course.flows import Dequantised, FlowModel, Permutation
-from dgm_course.mixtures import GaussianMixture
 from dgm_course.probability import (
     LIKELIHOODS,
     LikelihoodRow,
@@ -38,7 +33,7 @@ from dgm_course.probability import (
     read_likelihoods,
     write_likelihoods,
 )
-from dgm_course.training import quick, seed_everything
+from dgm_course.training import quick
 
 LEVELS = 17
 
@@ -66,45 +61,6 @@ def trained(make: Callable[[], ImageModel], n_steps: int) -> Callable[[str], Lik
     return make_row
 
 
-def gaussians(n_components: int) -> Callable[[str], LikelihoodRow]:
-    """The row of a mixture of Gaussians of full covariance: the best single one for K = 1."""
-
-    def make_row(name: str) -> LikelihoodRow:
-        start = time.process_time()
-        seed_everything(0)
-        pixels = digits("train").images.flatten(1).repeat(8, 1)  # 8 draws of the noise
-        x = ((pixels + torch.rand(pixels.shape)) / LEVELS).numpy()
-        fitted = GaussianMixture(n_components, reg_covar=1e-6, max_iter=200, random_state=0).fit(x)
-        arrays = (fitted.weights_, fitted.means_, fitted.covariances_)
-        weights, means, covariances = (torch.as_tensor(a).float() for a in arrays)
-        law = MixtureSameFamily(Categorical(weights), MultivariateNormal(means, covariances))
-        nothing = Permutation(torch.arange(64))  # the base is the model
-        model = Dequantised(FlowModel(law, nothing), LEVELS)
-        seconds = time.process_time() - start
-        n_parameters = n_components * (1 + 64 + 64 * 65 // 2) - 1
-        return bound(name, model, n_parameters=n_parameters, seconds=seconds)
-
-    return make_row
-
-
-def flow(name_there: str) -> Callable[[str], LikelihoodRow]:
-    """The row of lecture 7's flow, trained as for its stored table, from the first seed."""
-
-    def make_row(name: str) -> LikelihoodRow:
-        start = time.process_time()
-        make, n_steps = coupling_flows.FLOWS[name_there]
-        model = coupling_flows.train(make, seed=0, n_steps=n_steps)
-        seconds = time.process_time() - start
-        return bound(name, model, n_parameters=n_weights(model), seconds=seconds)
-
-    return make_row
-
-
-def bound(name: str, model: Dequantised, **known: object) -> LikelihoodRow:
-    seed_everything(0)
-    return row(name, lambda x: model.log_prob_bound(x, n_samples=16), kind="bound", **known)
-
-
 def sum_over_classes(model: ImageModel) -> Callable[[Tensor], Tensor]:
     """log p(x) = log Σ_y p(y) p(x | y) with ten equal p(y)."""
 
@@ -115,23 +71,17 @@ def sum_over_classes(model: ImageModel) -> Callable[[Tensor], Tensor]:
     return log_prob
 
 
-def row(name: str, log_prob: Callable[[Tensor], Tensor], **known: object) -> LikelihoodRow:
+def row(name: str, log_prob: Callable[[Tensor], Tensor], **known: float) -> LikelihoodRow:
     return likelihood_row(name, log_prob, digits("test").images, levels=LEVELS, **known)
 
 
-def n_weights(model: torch.nn.Module) -> int:
+def n_weights(model: ImageModel) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
 ROWS: dict[str, Callable[[str], LikelihoodRow]] = {
     "uniform": uniform,
     "independent pixels": independent,
-    "full Gaussian": gaussians(1),
-    "mixture of 10 Gaussians": gaussians(10),
-    "NICE, dense": flow("dense_nice"),
-    "RealNVP, dense": flow("dense_realnvp"),
-    "RealNVP": flow("realnvp"),
-    "Glow": flow("glow"),
     "PixelCNN": trained(pixelcnn.plain, 800),
     "Gated PixelCNN": trained(pixelcnn.gated, 800),
     "Gated PixelCNN, sum over classes": trained(pixelcnn.conditional, 1600),
