@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from dgm_course.flows import Bijection, FlowModel
+from dgm_course.flows import Bijection, FlowModel, Inverse, SylvesterFlow
 from dgm_course.plots import grid_points
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -26,15 +26,25 @@ def strong(module: Module, seed: int = 0, scale: float = 1.5) -> Module:
     return module
 
 
-def assert_log_det_is_autograds(bijection: Bijection, z: Tensor, atol: float = 1e-10) -> None:
-    """log|det ∂g/∂z| equals slogdet of the Jacobian that autograd builds, point by point."""
-    _, log_det = bijection(z)
-    # Each point moves its own image only, so the batch's sum has every point's Jacobian in it.
-    jacobian = torch.autograd.functional.jacobian(lambda z: bijection(z)[0].sum(0), z)  # (D, N, D)
-    sign, expected = torch.linalg.slogdet(jacobian.transpose(0, 1))
-    assert (sign > 0).all(), "a layer folds space: the Jacobian's determinant is negative"
-    assert log_det.shape == (len(z),)
-    torch.testing.assert_close(log_det, expected, atol=atol, rtol=0)
+def assert_log_det_is_autograds(
+    bijection: Bijection, z: Tensor, atol: float = 1e-10, sign: int = 1
+) -> None:
+    """Both log|det| equal slogdet of the Jacobian that autograd builds, point by point.
+
+    The determinant's sign is 1 unless the layer is known to mirror space.
+    """
+    directions = [bijection]
+    if not isinstance(bijection, SylvesterFlow):  # which omits its inverse
+        directions.append(Inverse(bijection))
+    for g in directions:
+        image, log_det = g(z)
+        # Each point moves its own image only: the batch's sum has every point's Jacobian in it.
+        jacobian = torch.autograd.functional.jacobian(lambda z, g=g: g(z)[0].sum(0), z)  # (D, N, D)
+        signs, expected = torch.linalg.slogdet(jacobian.transpose(0, 1))
+        assert (signs == sign).all(), f"the Jacobian's determinant must have the sign {sign}"
+        assert log_det.shape == (len(z),)
+        torch.testing.assert_close(log_det, expected, atol=atol, rtol=0)
+        z = image.detach()
 
 
 def assert_inverse_undoes_forward(bijection: Bijection, z: Tensor, atol: float = 1e-9) -> None:
@@ -45,9 +55,10 @@ def assert_inverse_undoes_forward(bijection: Bijection, z: Tensor, atol: float =
     torch.testing.assert_close(inverse_log_det, -log_det, atol=atol, rtol=0)
 
 
-def assert_integrates_to_one(model: FlowModel, extent: float = 12.0, atol: float = 1e-3) -> None:
-    """A two-dimensional density's sum over a fine grid is 1."""
-    n = 400
+def assert_integrates_to_one(
+    model: FlowModel, extent: float = 12.0, atol: float = 1e-3, n: int = 400
+) -> None:
+    """A two-dimensional density's sum over a grid of n² points is 1."""
     x = torch.from_numpy(grid_points(extent, n)).to(next(model.parameters()).dtype)
     mass = model.log_prob(x).exp().sum().item() * (2 * extent / n) ** 2
     assert abs(mass - 1) < atol, f"the density integrates to {mass:.4f}"

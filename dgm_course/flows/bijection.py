@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +22,7 @@ class Bijection(nn.Module, ABC):
     on an image takes its size when it is made, and unfolds the vector inside. So every flow goes
     into `FlowModel`, and every property test runs over it.
 
-    Lecture 7 brings what is built from other bijections, under the same contract: a chain of
-    layers, whose first is the one next to the noise; the inverse of a layer, which exchanges
-    ``forward`` and ``inverse``; and a permutation of the features, whose log|det| is 0.
+    What is built from other bijections is one, too: `Chain` and `Inverse`.
     """
 
     dim: int  # D, the number of features
@@ -39,6 +39,115 @@ class Bijection(nn.Module, ABC):
         """Raise a ValueError unless ``points`` is a finite ``(N, D)`` in the weights' dtype."""
         weight = next(self.parameters(), points)  # a permutation has no weights: any dtype will do
         check_points(points, self.dim, weight.dtype, name)
+
+
+class Chain(Bijection):
+    """x = g_L ∘ … ∘ g_1(z), of log|det| Σ log|det ∂g_l|: the first layer is next to the noise.
+
+    Args:
+        layers: bijections of one D, from the noise to the data.
+
+    Raises:
+        ValueError: for no layers, layers of unlike D, or a bad batch, as for `PlanarFlow`.
+
+    Example:
+        >>> flow = Chain(Permutation([1, 0]), Inverse(Permutation([1, 0])))
+        >>> flow(torch.tensor([[1.0, 2.0]]))
+        (tensor([[1., 2.]]), tensor([0.]))
+    """
+
+    def __init__(self, *layers: Bijection) -> None:
+        super().__init__()
+        dims = [layer.dim for layer in layers]
+        if not dims or len({*dims}) > 1:
+            raise ValueError(f"layers must be one or more of the same dim, got dims {dims}")
+        self.dim = dims[0]
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """x = g_L ∘ … ∘ g_1(z) and the sum of the layers' log-dets."""
+        self.check(z, "z")
+        log_dets = []
+        for layer in self.layers:
+            z, log_det = layer(z)
+            log_dets.append(log_det)
+        return z, torch.stack(log_dets).sum(0)
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z = f_1 ∘ … ∘ f_L(x) and the sum of the layers' log-dets, the last layer undone first."""
+        self.check(x, "x")
+        log_dets = []
+        for layer in cast("list[Bijection]", [*reversed(self.layers)]):
+            x, log_det = layer.inverse(x)
+            log_dets.append(log_det)
+        return x, torch.stack(log_dets).sum(0)
+
+
+class Inverse(Bijection):
+    """x = f(z) for the g of another bijection: its two directions and log-dets exchanged.
+
+    Args:
+        bijection: the layer to turn round; its weights are shared, not copied.
+    """
+
+    def __init__(self, bijection: Bijection) -> None:
+        super().__init__()
+        self.dim = bijection.dim
+        self.bijection = bijection
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The inner bijection's ``inverse``."""
+        self.check(z, "z")
+        return self.bijection.inverse(z)
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The inner bijection's ``forward``."""
+        self.check(x, "x")
+        return self.bijection(x)
+
+
+class Permutation(Bijection):
+    """x_i = z_order[i], of log|det| 0.
+
+    Args:
+        order: the numbers 0 … D − 1, each once; a buffer, so that the state dict has it.
+    """
+
+    order: Tensor
+
+    def __init__(self, order: Sequence[int] | Tensor) -> None:
+        super().__init__()
+        (row,) = as_orders([order], "order")
+        self.register_buffer("order", row)
+        self.dim = len(row)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """x_i = z_order[i] and zeros."""
+        self.check(z, "z")
+        return z[:, self.order], z.new_zeros(len(z))
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z_order[i] = x_i and zeros."""
+        self.check(x, "x")
+        return x[:, self.order.argsort()], x.new_zeros(len(x))
+
+
+def as_orders(orders: Sequence[Sequence[int] | Tensor] | Tensor, name: str) -> Tensor:
+    """Permutations as one int64 tensor ``(L, D)``.
+
+    Raises:
+        ValueError: for a row that is not the numbers 0 … D − 1, each once, or rows of unlike D.
+    """
+    rows = [torch.as_tensor(order) for order in orders]
+    for row in rows:
+        if row.ndim != 1 or not len(row) or row.sort().values.tolist() != [*range(len(row))]:
+            raise ValueError(
+                f"{name} must hold each of 0 to D - 1 once, got shape {tuple(row.shape)} with "
+                f"values {row.tolist()}"
+            )
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError(f"{name} must be of one length, got {[len(row) for row in rows]}")
+    return torch.stack(rows).long()
 
 
 def log_det_of_tanh_layer(h: Tensor, slope: Tensor) -> Tensor:
