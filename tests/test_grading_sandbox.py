@@ -516,13 +516,16 @@ student.close()
 
 
 @needs("bubblewrap")
-@pytest.mark.parametrize(("waited", "answers"), [(1.5, True), (0, False), (100, False)])
+@pytest.mark.parametrize(
+    ("ran", "waited", "answers"),
+    [(0.1, 1.5, True), (0.1, 0, False), (0.1, 100, False), (2.5, 1.5, False)],
+)
 def test_what_a_busy_machine_takes_is_given_back_up_to_twice_the_time(
-    waited: float, answers: bool, monkeypatch: pytest.MonkeyPatch
+    ran: float, waited: float, answers: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    delays = iter([{7: 1.0}] * 2)  # as the sandbox starts, and the question
-    later = {7: 1.0 + waited}
-    monkeypatch.setattr(Sandbox, "_delayed", lambda _: next(delays, later))
+    times = iter([{7: (1.0, 1.0)}] * 2)  # as the sandbox starts, and the question
+    later = {7: (1.0, 1.0 + waited), 8: (ran, 0.0)}
+    monkeypatch.setattr(Sandbox, "_times", lambda _: next(times, later))
     seconds = 2.5 if waited < 100 else 60
     student = Student([], {}, 0, Limits(seconds=2, seconds_in_all=3))
     code = f"import time\ndef f():\n    time.sleep({seconds})\n    return 5"

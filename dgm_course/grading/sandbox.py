@@ -98,7 +98,7 @@ class Sandbox:
     def fresh(self) -> None:
         """Count what is used from here on as a new question's."""
         self.said()
-        self._delays, self._left_out = self._delayed(), 0.0
+        self._before, self._left_out = self._times(), 0.0
 
     def send(self, deadline: float, kind: str, **fields: Any) -> None:
         """Send a frame; the process must take it before ``deadline`` (of `running_time`)."""
@@ -178,21 +178,29 @@ class Sandbox:
     def _more_time(self) -> float:
         """Seconds for which the question's processes waited for a processor, as they could not run.
 
-        On a busy machine these are no time of the student's; only of a processor's that the
-        student's own processes share. Hence a question gets at most twice its time.
+        On a busy machine these are no time of the student's. Where the student's own processes
+        are what makes it busy, they have used up the time; and none gets more than twice of it.
         """
-        waited = [delay - self._delays.get(pid, 0) for pid, delay in self._delayed().items()]
-        more = min(max(waited, default=0), self.limits.seconds) - self._left_out
-        if more < LEAST_MORE:
+        times = [
+            (ran - self._before.get(pid, (0, 0))[0], waited - self._before.get(pid, (0, 0))[1])
+            for pid, (ran, waited) in self._times().items()
+        ]
+        longest = max((waited for _, waited in times), default=0)
+        more = min(longest, self.limits.seconds) - self._left_out
+        if more < LEAST_MORE or sum(ran for ran, _ in times) >= self.limits.seconds:
             return 0.0
         self._left_out += more
         running_time.leave_out(more)
         return more
 
-    def _delayed(self) -> dict[int, float]:
-        """For how many seconds each process has waited for a processor since it began."""
+    def _times(self) -> dict[int, tuple[float, float]]:
+        """For how many seconds each process has run and waited for a processor since it began."""
         family = ((pid, _proc(f"{pid}/schedstat").split()) for pid in _family(self._process.pid))
-        return {pid: int(numbers[1]) / 1e9 for pid, numbers in family if len(numbers) == 3}
+        return {
+            pid: (int(numbers[0]) / 1e9, int(numbers[1]) / 1e9)
+            for pid, numbers in family
+            if len(numbers) == 3
+        }
 
     def _last_words(self) -> str:
         if self._err in self._selector.get_map():

@@ -38,6 +38,8 @@ def sandboxes() -> Iterator[Waiting]:
         def __post_init__(self) -> None:
             super().__post_init__()
             self._sandbox, waiting.sandbox = waiting.sandbox, None
+            if self._sandbox is not None:
+                self._sandbox.limits = self.limits
 
         def ask(self, *question: Any) -> None:
             self.asking = True
