@@ -17,8 +17,11 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import coupling_flows as flows
 import pixelcnn
 import torch
 from torch import Tensor
@@ -26,6 +29,7 @@ from tqdm import tqdm
 
 from dgm_course.autoregressive import ImageModel, IndependentPixels, Uniform
 from dgm_course.data import digits
+from dgm_course.flows import Bijection, Dequantised
 from dgm_course.probability import (
     LIKELIHOODS,
     LikelihoodRow,
@@ -61,6 +65,32 @@ def trained(make: Callable[[], ImageModel], n_steps: int) -> Callable[[str], Lik
     return make_row
 
 
+def flow(
+    make: Callable[[], Bijection], how: tuple[int, float, int]
+) -> Callable[[str], LikelihoodRow]:
+    """The row of one of lecture 7's flows: a bound, from 16 draws of noise an image."""
+
+    def make_row(name: str) -> LikelihoodRow:
+        start = time.process_time()
+        model = flows.train(make, 0, how)
+        seconds = time.process_time() - start
+        return bound(name, model, n_parameters=n_weights(model), seconds=seconds)
+
+    return make_row
+
+
+def mixture(n_components: int, covariances: str) -> Callable[[str], LikelihoodRow]:
+    """The row of a mixture of Gaussians on the dequantised digits."""
+
+    def make_row(name: str) -> LikelihoodRow:
+        start = time.process_time()
+        model, n = flows.gaussians(n_components, covariances, seed=0)
+        seconds = time.process_time() - start
+        return bound(name, model, n_parameters=n, seconds=seconds)
+
+    return make_row
+
+
 def sum_over_classes(model: ImageModel) -> Callable[[Tensor], Tensor]:
     """log p(x) = log Σ_y p(y) p(x | y) with ten equal p(y)."""
 
@@ -71,8 +101,12 @@ def sum_over_classes(model: ImageModel) -> Callable[[Tensor], Tensor]:
     return log_prob
 
 
-def row(name: str, log_prob: Callable[[Tensor], Tensor], **known: float) -> LikelihoodRow:
+def row(name: str, log_prob: Callable[[Tensor], Tensor], **known: Any) -> LikelihoodRow:
     return likelihood_row(name, log_prob, digits("test").images, levels=LEVELS, **known)
+
+
+def bound(name: str, model: Dequantised, **known: float) -> LikelihoodRow:
+    return row(name, partial(model.log_prob_bound, n_samples=16), kind="bound", **known)
 
 
 def n_weights(model: ImageModel) -> int:
@@ -82,6 +116,13 @@ def n_weights(model: ImageModel) -> int:
 ROWS: dict[str, Callable[[str], LikelihoodRow]] = {
     "uniform": uniform,
     "independent pixels": independent,
+    "one Gaussian": mixture(1, "full"),
+    "mixture of 10 Gaussians": mixture(10, "full"),
+    "mixture of 50 diagonal Gaussians": mixture(50, "diag"),
+    "NICE": flow(flows.nice, flows.DENSE),
+    "RealNVP": flow(flows.dense_realnvp, flows.DENSE),
+    "RealNVP, convolutional": flow(flows.conv_realnvp, flows.CONVOLUTIONAL),
+    "Glow, convolutional": flow(flows.conv_glow, flows.CONVOLUTIONAL),
     "PixelCNN": trained(pixelcnn.plain, 800),
     "Gated PixelCNN": trained(pixelcnn.gated, 800),
     "Gated PixelCNN, sum over classes": trained(pixelcnn.conditional, 1600),
