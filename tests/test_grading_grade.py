@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dgm_course.grading import rehearsal
 from dgm_course.grading.grade import Assignment, draws, grade
 from dgm_course.grading.matching import Own, is_setup, program, recognise, written
-from dgm_course.grading.notebook import Cell, parse
+from dgm_course.grading.notebook import Cell, NotANotebook, parse
 from dgm_course.grading.running import without_magics
 from dgm_course.grading.submissions import find
 from dgm_course.grading.walls import Limits
@@ -189,6 +190,46 @@ def test_text_added_to_the_task_is_handed_out(assignment: Assignment) -> None:
     own = recognise(parse(json.dumps(made).encode(), []), released, notes)
     assert [text for _, text in written(own, released, notes)] == [SAID]
     assert notes == ["answer-4: taken from cell 9 too"]
+
+
+def test_an_answer_that_is_tagged_does_not_run_and_is_reported(assignment: Assignment) -> None:
+    made = submission()
+    marks(made, "answer-1")["metadata"]["tags"] = ["training"]
+    own, notes = matched(made, assignment)
+    assert not any("def softmax" in source for source in program(own, assignment.cells).values())
+    assert notes == ["answer-1 is tagged training: not run; needs a look"]
+
+
+def test_a_training_cell_that_has_lost_its_tag_is_known_by_its_text(tmp_path: Path) -> None:
+    source = light.source()
+    source["cells"].insert(3, cell("code", "train_for_hours()"))
+    source["cells"][3]["metadata"]["tags"] = ["training"]
+    assignment = Assignment.read(light.write(source, tmp_path / "light.ipynb"))
+    made = submission()
+    made["cells"].insert(3, cell("code", "train_for_hours()"))
+    made["cells"].append(cell("code", "train_for_hours(2)"))
+    own, notes = matched(made, assignment)
+    ran = [*program(own, assignment.cells).values()]
+    assert "train_for_hours()" not in ran
+    assert ran[-1] == "train_for_hours(2)"
+    assert notes == []
+
+
+def test_a_check_goes_on_after_an_interrupted_cell_and_names_a_slow_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rehearsal, "SLOW", -1)
+    sources = ["raise KeyboardInterrupt", "after = 1"]
+    cells = [Cell(i, "code", source, [], {}) for i, source in enumerate(sources, start=1)]
+    done = rehearsal.Submission(cells).run()
+    assert done.names["after"] == 1
+    assert done.stopped[0].startswith("cell 1 stopped: KeyboardInterrupt")
+    assert done.stopped[-1] == "cell 2 took 0 seconds: too long unless tagged training"
+
+
+def test_a_notebook_of_an_older_format_is_refused_with_what_converts_it() -> None:
+    with pytest.raises(NotANotebook, match="no notebook of format 4 but of 3: jupyter nbconvert"):
+        parse(b'{"nbformat": 3, "worksheets": []}', [])
 
 
 def test_each_run_draws_other_inputs_and_the_same_seed_the_same() -> None:

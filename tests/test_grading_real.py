@@ -62,7 +62,7 @@ torch.set_num_threads(64)
 F.conv2d(torch.randn(8, 3, 64, 64), torch.randn(8, 3, 3, 3))
 with ThreadPoolExecutor(64) as pool:
     assert sum(pool.map(lambda i: time.sleep(0.01) or i, range(128))) == 8128
-loader = DataLoader(TensorDataset(torch.arange(100.0)), batch_size=10, num_workers=2)
+loader = DataLoader(TensorDataset(torch.arange(100.0)), batch_size=10, num_workers=4)
 assert sum(batch.sum().item() for (batch,) in loader) == 4950
 
 

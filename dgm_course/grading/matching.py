@@ -87,14 +87,15 @@ def first_setup(released: Sequence[Cell]) -> list[Cell]:
 def recognise(cells: Sequence[Cell], released: Sequence[Cell], notes: list[str]) -> list[Own]:
     """The student's cells, each with the released cell that it is."""
     known = {cell.grade_id: cell for cell in released if cell.grade_id}
+    text_of = {cell.number: _bare(as_released(cell)) for cell in released}
     fixed = [cell for cell in released if not cell.is_answer and (cell.grade_id or not cell.is_run)]
-    texts = {_bare(as_released(cell)): cell for cell in fixed}
+    texts = {text_of[cell.number]: cell for cell in fixed}
     own = []
     for cell in cells:
         of = known.get(cell.grade_id)
         if cell.grade_id and of is None:
             notes.append(f"cell {cell.number} has an unknown id, {cut(cell.grade_id, 60)}")
-        differs = of is None or _bare(cell.source) != _bare(as_released(of))
+        differs = of is None or _bare(cell.source) != text_of[of.number]
         if of is None and cell.kind == "code" and (of := texts.get(_bare(cell.source))):
             differs = False
         own.append(Own(cell, of, differs))

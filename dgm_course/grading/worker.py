@@ -58,7 +58,8 @@ def main() -> None:
     page = Page()
     sys.modules["__main__"] = page.module
     errors = [page.run(text(cell), f"set-up {i}")[0] for i, cell in enumerate(fields["cells"])]
-    if torch := sys.modules.get("torch"):  # threads that wait count, in each loader of data again
+    if torch := sys.modules.get("torch"):
+        # As many threads would be made again in each process of a DataLoader, which then waits.
         vars(torch).update(set_num_threads=lambda _: None)
     write(pack("ready", errors=errors))
     # Other processes are ours to end only if no process of the grader's machine is visible here.
