@@ -185,7 +185,7 @@ def _ask(
             names["call"] = call
             run = derived(seed, assignment, test.grade_id)
             with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None), draws(run):
-                exec(compile(test.source, test.grade_id, "exec"), names)
+                exec(compile(test.source, test.grade_id, "exec", dont_inherit=True), names)
 
         try:
             student.ask(program(own, assignment.cells, test), ask)
