@@ -10,7 +10,7 @@ import pytest
 
 from dgm_course.grading import answers
 from dgm_course.grading.grade import Assignment, grade
-from dgm_course.grading.matching import written
+from dgm_course.grading.matching import recognise, written
 from dgm_course.grading.notebook import read_cells
 from dgm_course.grading.notes import fold
 from dgm_course.grading.rehearsal import Submission
@@ -58,3 +58,25 @@ def test_a_notebook_that_was_lived_in(
     assert [text for _, text in by_hand] == [answer["text"] for answer in result["written"]]
     found = [*submission.notes, *submission.stopped]
     assert fold(found) == [text for text in result["notes"] if "left out" not in text]
+
+
+@pytest.mark.parametrize("place", ["the title", "a text cell at the top", "print", "a variable"])
+def test_an_empty_answer_whose_words_may_be_elsewhere_needs_a_look(
+    place: str, tmp_path: Path
+) -> None:
+    made, words = light.submission(answer_4="YOUR ANSWER HERE"), "4: it halves, 22 times"
+    release = read_cells(light.write(light.released(), tmp_path / "release.ipynb"))
+    notes: list[str] = []
+    empty = recognise(read_cells(light.write(made, tmp_path / "empty.ipynb")), release, [])
+    assert [text for _, text in written(empty, release, notes)] == [""]
+    assert not notes
+    if place == "the title":
+        made["cells"][0]["source"] += f"\n\n{words}"
+    elif place == "a text cell at the top":
+        made["cells"].insert(1, light.cell("markdown", words))
+    else:
+        code = f"print('{words}')" if place == "print" else f"answer = '{words}'"
+        made["cells"].append(light.cell("code", code))
+    own = recognise(read_cells(light.write(made, tmp_path / "light.ipynb")), release, [])
+    assert [text for _, text in written(own, release, notes)] == [""]
+    assert ["answer-4 is empty" in note and "needs a look" in note for note in notes] == [True]

@@ -705,3 +705,12 @@ def test_a_digest_changes_with_what_is_handed_in(
         digests.append({entry.student: digest(entry) for entry in find(source, NAME)[0]})
     before, after = digests
     assert {student for student in before if before[student] != after[student]} == CHANGES[case][0]
+
+
+def test_folders_that_an_assistant_has_numbered_are_not_taken_for_canvas(tmp_path: Path) -> None:
+    names = ["WS_2024_25_kunz", "WS_2024_25_meier", "group_1_2_b", "hw_anna_attempt_3"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "light.ipynb").write_bytes(b"{}")
+    entries, others = find(tmp_path)
+    assert ([entry.student for entry in entries], others) == (names, [])

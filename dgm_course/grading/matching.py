@@ -248,6 +248,9 @@ def written(
             if parts := [(mine, text) for mine in some if (text := _answer(mine, task))]:
                 break
         yield task, "\n\n".join(text for _, text in parts)
+        if not parts and (words := [str(m.cell.number) for m in own if m in below or _adds(m)]):
+            which = cut(", ".join(words), 60)
+            notes.append(f"{task.grade_id} is empty, but words may be in cell {which}; {LOOK}")
         elsewhere = [str(mine.cell.number) for mine, _ in parts if mine.of is not task]
         if elsewhere:
             notes.append(f"{task.grade_id}: taken from cell {cut(', '.join(elsewhere), 60)} too")
@@ -271,6 +274,12 @@ def _is_prose(source: str) -> bool:
     except (ValueError, RecursionError, MemoryError):
         return False
     return all(isinstance(x, ast.Expr) and isinstance(x.value, ast.Constant) for x in lines)
+
+
+def _adds(mine: Own) -> bool:
+    """Whether it is a text of the student's own, or the release's with something added."""
+    is_other = mine.of is None or (mine.differs and not mine.of.is_answer)
+    return mine.cell.kind != "code" and is_other and bool(mine.cell.source.strip())
 
 
 def _answer(mine: Own, task: Cell) -> str:

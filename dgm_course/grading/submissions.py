@@ -90,7 +90,7 @@ def find(source: Path, name: str = "") -> tuple[list[Entry], list[str]]:
     late, others = set(), []
     for top, is_folder in tops.items():
         suffix, inside = suffix_of(top), "" if is_folder else top
-        if named := layout(top):
+        if named := layout(top, is_folder=is_folder):
             student, attempt, inside = named.student, named.attempt, named.file or inside
             late |= {student} if named.late else set()
         elif is_folder and _is_output(source, within, top, tops):
