@@ -714,3 +714,9 @@ def test_folders_that_an_assistant_has_numbered_are_not_taken_for_canvas(tmp_pat
         (tmp_path / name / "light.ipynb").write_bytes(b"{}")
     entries, others = find(tmp_path)
     assert ([entry.student for entry in entries], others) == (names, [])
+
+
+def test_dated_and_numbered_files_are_not_taken_for_canvas(tmp_path: Path) -> None:
+    names = ["WS_2024_25_kunz", "WS_2024_25_meier", "pixelcnn_2024_11_27", "group_3_2024_pixelcnn"]
+    entries, _ = find(write({f"{name}.ipynb": b"" for name in names}, tmp_path))
+    assert {entry.student for entry in entries} == {*names}

@@ -16,7 +16,9 @@ LAYOUTS = [
         r"(?P<student>.+?)_assignsubmission_[a-z]+(?:_(?P<file>.*))?",
         # Canvas: meieranna_LATE_12345_6789012_pixelcnn-1.ipynb, or without names
         r"(?P<late>LATE_)?(?P<student>anon_[^_]+)_(?:\d+_(?P<file>.+)|(?:text|link)\.html)",
-        r"(?P<name>.+?)(?P<late>_LATE)?(?P<id>_\d+)_(?:\d+_(?P<file>.+)|(?:text|link)\.html)",
+        # (names in small letters and without spaces, long numbers: a date does not look so)
+        r"(?P<name>[^_A-Z\s]+)(?P<late>_LATE)?(?P<id>_\d{2,})_"
+        r"(?:\d{3,}_(?P<file>.+)|(?:text|link)\.html)",
         # Blackboard: Homework 1_ameier_attempt_2024-05-03-23-58-01_pixelcnn.ipynb
         r"(?:.*?_)?(?P<student>[^_]+)_attempt_(?P<attempt>\d{4}(?:-\d\d){5})_?(?P<file>.+)",
     )
