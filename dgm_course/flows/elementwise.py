@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.special import log_ndtr
 
-from dgm_course.checks import check_count, check_points
+from dgm_course.checks import as_numbers, check_count, check_points
 from dgm_course.flows.bijection import Bijection
 
 
@@ -82,7 +82,7 @@ class MixtureCdf(Bijection):
     ) -> None:
         super().__init__()
         given = {"weights": weights, "means": means, "scales": scales}
-        values = {name: torch.as_tensor(v, dtype=torch.float64) for name, v in given.items()}
+        values = {name: as_numbers(v, name, torch.float64) for name, v in given.items()}
         shapes = [tuple(v.shape) for v in values.values()]
         if len({*shapes}) > 1 or len(shapes[0]) != 1 or not shapes[0][0]:
             raise ValueError(f"weights, means and scales must have one shape (K,), got {shapes}")
