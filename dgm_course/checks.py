@@ -73,6 +73,14 @@ def check_tensor(x: Any, name: str) -> None:
         raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
 
 
+def as_numbers(value: Any, name: str, dtype: torch.dtype | None = None) -> Tensor:
+    """The tensor of a tensor, an array or a list; a ValueError unless it is made of numbers."""
+    try:
+        return torch.as_tensor(value, dtype=dtype)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} must be a tensor or a list of numbers, got {value!r}") from error
+
+
 def check_floating(x: Any, name: str) -> None:
     """Raise a ValueError unless x is a tensor of floating-point numbers."""
     check_tensor(x, name)

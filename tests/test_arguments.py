@@ -21,7 +21,28 @@ from dgm_course.density_ratio import (
     total_correlation,
     two_sample_test,
 )
-from dgm_course.flows import FlowModel, PlanarFlow, SylvesterFlow
+from dgm_course.flows import (
+    ActNorm,
+    Affine,
+    Chain,
+    Conv1x1,
+    CouplingFlow,
+    Dequantised,
+    FlowModel,
+    ImageCoupling,
+    Inverse,
+    LuFlow,
+    MixtureCdf,
+    MultiScaleFlow,
+    Permutation,
+    PlanarFlow,
+    Split,
+    Squeeze,
+    SylvesterFlow,
+    glow,
+    image_orders,
+    realnvp,
+)
 from dgm_course.mixtures import GaussianMixture, MeanFieldGaussian
 from dgm_course.training import seed_everything
 from dgm_course.vae import (
@@ -184,3 +205,44 @@ def test_points_that_need_a_gradient_and_half_precision_reach_a_mixture():
     data_64 = MultivariateNormal(torch.zeros(2), torch.eye(2)).sample((20,))
     for x in (data_64.requires_grad_(), data_64.bfloat16()):
         assert np.isfinite(GaussianMixture(1).fit(x).score(x))
+
+
+@pytest.mark.parametrize("value", [None, 5, "a", (1, 4), 2.5])
+@pytest.mark.parametrize(
+    "call",
+    [
+        ActNorm, Conv1x1, Split, Squeeze, glow, realnvp,
+        lambda size: ImageCoupling(size, "channels"),
+        lambda size: MultiScaleFlow(size, [Squeeze((1, 4, 4))]),
+    ],
+)  # fmt: skip
+def test_the_size_of_an_image_flow_is_three_numbers(call, value):
+    with pytest.raises(ValueError, match=r"size must be \(C, H, W\), got"):
+        call(value)
+
+
+@pytest.mark.parametrize("value", ["a", {}, [None], ["a"]])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda v: LuFlow(2, weight=v), "weight"),
+        (lambda v: CouplingFlow(2, 2, orders=v), "orders"),
+        (lambda v: Dequantised(FLOW, 4, low=v), "low"),
+        (lambda v: Dequantised(FLOW, 4, high=v), "high"),
+        (lambda v: Dequantised(v, 4), "flow"),
+        (lambda v: MixtureCdf(v, [0.0], [1.0]), "weights"),
+        (lambda v: MixtureCdf([1.0], v, [1.0]), "means"),
+        (lambda v: MixtureCdf([1.0], [0.0], v), "scales"),
+        (lambda v: MultiScaleFlow((1, 4, 4), v), "layers"),
+        (lambda v: image_orders(v, 4, 2), "height"),
+        (lambda v: image_orders(4, 4, v), "n_layers"),
+        (lambda v: Chain(Affine(2), v), r"layers\[1\]"),
+        (Inverse, "bijection"),
+        (Permutation, "order"),
+        (Permutation([1, 0]), "z"),
+        (Permutation([1, 0]).inverse, "x"),
+    ],
+)
+def test_what_a_flow_is_made_of_is_named(call, name, value):
+    with pytest.raises(ValueError, match=name):
+        call(value)

@@ -197,3 +197,11 @@ def test_single_precision_is_refused_for_its_tails():
 def test_affine_refuses_no_features():
     with pytest.raises(ValueError, match="dim must be an int of at least 1, got 0"):
         Affine(0)
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+@pytest.mark.parametrize("means", [[-2.0, 2.0], [0.0, 1.0], [-1.0, 3.0]])
+def test_second_derivatives_of_the_mixture_map(means, direction):
+    flow = MixtureCdf([0.4, 0.6], means, [1.0, 0.7])
+    points = torch.linspace(-1.5, 2, 5, dtype=torch.float64)[:, None].requires_grad_()
+    assert torch.autograd.gradgradcheck(getattr(flow, direction), points)

@@ -9,6 +9,7 @@ import pytest
 
 from dgm_course.grading import by_hand, report
 from dgm_course.grading.grade import Assignment
+from dgm_course.grading.submissions import find
 from dgm_course.grading.tables import number, read_table
 from tests.grading import light
 from tests.test_grading_report import result
@@ -124,6 +125,9 @@ HEAD = COLUMNS + "\nann,answer-4,2,1,\n"
         (f"{HEAD}bob,answer-4,2,inf,", "line 3: .*got 'inf'"),
         (f"{HEAD}bob,answer-4,2,1,5,", "line 3: expected 5 cells, got 6"),
         (f"{HEAD}bob;answer-4;2;1;", "line 3: expected 5 cells with ',' between them"),
+        (f"{HEAD}bob,answer-4,2,1,5", "line 3: expected words as the comment .*, got '5'"),
+        (f"{HEAD}bob,answer-4,2,0,75\n", "line 3: expected words as the comment .*, got '75'"),
+        (f"{HEAD}bob,answer-4,2,,1.5", "line 3: expected words as the comment .*, got '1.5'"),
         (f"{HEAD}ann,answer-4,2,1.5,", "line 3: expected one row of ann .* line 2"),
         (f"{HEAD},answer-4,2,1.5,", "line 3: expected a student_id and a grade_id"),
         (f'{HEAD}bob,answer-4,2,1,"half', "line 3: not a row of cells"),
@@ -144,6 +148,26 @@ def test_the_rest_is_refused_and_left_as_it_is(
         by_hand.hand_out(assignment, [result("ann"), result("new")], tmp_path / "out")
     assert path.read_bytes() == text.encode()
     assert [*(tmp_path / "out").rglob("*.txt")] == []
+
+
+def test_an_accent_is_one_letter_or_two(
+    scores: Scores, assignment: Assignment, tmp_path: Path
+) -> None:
+    """As macOS and other systems write the same name."""
+    one, two = "Zo\u00eb", "Zoe\u0308"
+    scores(f"{COLUMNS}\n{two},answer-4,2,1,\n".encode())
+    results = [result(one)]
+    points, _ = by_hand.take_back(tmp_path / "out", assignment, results)
+    assert points == {(one, "answer-4"): 1}
+    assert by_hand.strangers(tmp_path / "out", assignment, results) == []
+    students = tmp_path / "students.csv"
+    students.write_text(f"student_id,days_late,penalty_per_day\n{two},1,0.5\n", encoding="utf-8")
+    (grade,) = report.grades(results, report.read_students(students), points)
+    assert grade.penalty == 0.5
+    for folder in (two, f"{two}_12_assignsubmission_file_"):
+        light.write(light.submission(), tmp_path / folder / folder / f"{light.NAME}.ipynb")
+        (entry,), _ = find(tmp_path / folder)
+        assert entry.student.startswith(one)
 
 
 def test_rows_of_nobody_are_kept_and_named(

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dgm_course.checks import check_points
+from dgm_course.checks import as_numbers, check_instance, check_points, check_tensor
 
 
 class Bijection(nn.Module, ABC):
@@ -37,6 +38,7 @@ class Bijection(nn.Module, ABC):
 
     def check(self, points: Tensor, name: str) -> None:
         """Raise a ValueError unless ``points`` is a finite ``(N, D)`` in the weights' dtype."""
+        check_tensor(points, name)
         weight = next(self.parameters(), points)  # a permutation has no weights: any dtype will do
         check_points(points, self.dim, weight.dtype, name)
 
@@ -58,6 +60,8 @@ class Chain(Bijection):
 
     def __init__(self, *layers: Bijection) -> None:
         super().__init__()
+        for i, layer in enumerate(layers):
+            check_instance(layer, Bijection, f"layers[{i}]")
         dims = [layer.dim for layer in layers]
         if not dims or len({*dims}) > 1:
             raise ValueError(f"layers must be one or more of the same dim, got dims {dims}")
@@ -92,6 +96,7 @@ class Inverse(Bijection):
 
     def __init__(self, bijection: Bijection) -> None:
         super().__init__()
+        check_instance(bijection, Bijection, "bijection")
         self.dim = bijection.dim
         self.bijection = bijection
 
@@ -138,7 +143,9 @@ def as_orders(orders: Sequence[Sequence[int] | Tensor] | Tensor, name: str) -> T
     Raises:
         ValueError: for a row that is not the numbers 0 … D − 1, each once, or rows of unlike D.
     """
-    rows = [torch.as_tensor(order) for order in orders]
+    if not isinstance(orders, Sequence | Tensor | np.ndarray) or not len(orders):
+        raise ValueError(f"{name} must be one permutation or more, got {orders!r}")
+    rows = [as_numbers(order, name) for order in orders]
     for row in rows:
         if row.ndim != 1 or not len(row) or row.sort().values.tolist() != [*range(len(row))]:
             raise ValueError(

@@ -198,7 +198,9 @@ def image_orders(height: int, width: int, n_layers: int) -> Tensor:
         >>> image_orders(2, 2, 1)
         tensor([[0, 3, 1, 2]])
     """
-    if height % 2 or width % 2 or min(height, width) < 2:
+    for name, n in (("height", height), ("width", width), ("n_layers", n_layers)):
+        check_count(n, name)
+    if height % 2 or width % 2:
         raise ValueError(f"height and width must be even, got {height} and {width}")
     row, column = torch.arange(height)[:, None], torch.arange(width)
     sides = [row + column, row + 0 * column, 0 * row + column, row // 2 + column // 2]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dgm_course import probability
-from dgm_course.checks import check_count, check_integers
+from dgm_course.checks import check_count, check_instance, check_integers, check_number
 from dgm_course.flows.flow_model import FlowModel
 from dgm_course.probability import log_mean_exp
 
@@ -52,8 +52,11 @@ class Dequantised(nn.Module):
         self, flow: FlowModel, levels: int, *, low: float = 0.0, high: float = 1.0
     ) -> None:
         super().__init__()
-        if not -math.inf < low < high < math.inf:
-            raise ValueError(f"low must be below high, both finite, got {low} and {high}")
+        check_instance(flow, nn.Module, "flow")
+        for name, edge in (("low", low), ("high", high)):
+            check_number(edge, name, or_negative=True)
+        if low >= high:
+            raise ValueError(f"low must be below high, got {low} and {high}")
         self.flow, self.low, self.high = flow, low, high
         self.levels = check_count(levels, "levels", 2)
 

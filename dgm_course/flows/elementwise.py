@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.special import log_ndtr
 
-from dgm_course.checks import check_count, check_points
+from dgm_course.checks import as_numbers, check_count, check_points
 from dgm_course.flows.bijection import Bijection
 
 
@@ -63,7 +63,7 @@ class MixtureCdf(Bijection):
         ValueError: for weights, means and scales that are not as above, or a bad batch, of which
             one in float32 is.
 
-    Omits: second derivatives; gradients with respect to the mixture.
+    Omits: third derivatives; gradients with respect to the mixture.
 
     Example:
         >>> flow = MixtureCdf([0.5, 0.5], [-2.0, 2.0], [1.0, 1.0])
@@ -82,7 +82,7 @@ class MixtureCdf(Bijection):
     ) -> None:
         super().__init__()
         given = {"weights": weights, "means": means, "scales": scales}
-        values = {name: torch.as_tensor(v, dtype=torch.float64) for name, v in given.items()}
+        values = {name: as_numbers(v, name, torch.float64) for name, v in given.items()}
         shapes = [tuple(v.shape) for v in values.values()]
         if len({*shapes}) > 1 or len(shapes[0]) != 1 or not shapes[0][0]:
             raise ValueError(f"weights, means and scales must have one shape (K,), got {shapes}")
@@ -111,9 +111,7 @@ class MixtureCdf(Bijection):
                 x = (low + high) / 2
                 is_short = (self._log_tail(x, side) < target) == (side > 0)
                 low, high = torch.where(is_short, x, low), torch.where(is_short, high, x)
-        # The derivative, dx/dz = φ(z) / p(x), is attached to the value.
-        slope = (log_normal(z) - self.log_prob(x)[:, None]).exp().detach()
-        x = x + slope * (z - z.detach())
+        x = attached(x, z, lambda x, z: log_normal(z) - self.log_prob(x)[:, None])  # φ(z) / p(x)
         return x, log_normal(z).squeeze(1) - self.log_prob(x)
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,8 +120,7 @@ class MixtureCdf(Bijection):
         with torch.no_grad():
             left, right = self._log_tail(x, 1), self._log_tail(x, -1)
             z = torch.where(left < right, 1.0, -1.0) * log_ndtri(torch.minimum(left, right))
-        slope = (self.log_prob(x)[:, None] - log_normal(z)).exp().detach()
-        z = z + slope * (x - x.detach())
+        z = attached(z, x, lambda z, x: self.log_prob(x)[:, None] - log_normal(z))
         return z, self.log_prob(x) - log_normal(z).squeeze(1)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -135,6 +132,14 @@ class MixtureCdf(Bijection):
         """log F(x) where side is 1, log(1 − F(x)) where it is −1: ``(N, 1)``."""
         standard = side * (x - self.means) / self.scales  # (N, K)
         return torch.logsumexp(self.weights.log() + log_ndtr(standard), 1, keepdim=True)
+
+
+def attached(y: Tensor, x: Tensor, log_slope: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The constant y as a function of x with dy/dx = exp(log_slope(y, x)), and its derivative."""
+    step = x - x.detach()  # 0
+    slope = log_slope(y, x).exp().detach()
+    # s · step has the second derivative 2 s′, the half of the sum s′.
+    return y + (slope + log_slope(y + slope * step, x).exp()) / 2 * step
 
 
 def log_normal(z: Tensor) -> Tensor:

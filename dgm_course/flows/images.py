@@ -28,8 +28,8 @@ class ImageBijection(Bijection):
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        if len(size) != 3:
-            raise ValueError(f"size must be (C, H, W), got {tuple(size)}")
+        if not isinstance(size, tuple | list) or len(size) != 3:
+            raise ValueError(f"size must be (C, H, W), got {size!r}")
         channels, height, width = (check_count(n, "each number of size") for n in size)
         self.size: Size = (channels, height, width)
         self.inner_size = self.size

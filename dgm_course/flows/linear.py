@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import solve_triangular
 
-from dgm_course.checks import check_count
+from dgm_course.checks import check_count, check_floating
 from dgm_course.flows.bijection import Bijection
 
 
@@ -128,7 +128,8 @@ class LuFlow(LinearFlow):
         n_layers = check_count(n_layers, "n_layers")
         if weight is None:
             weight = torch.eye(dim).expand(n_layers, dim, dim)
-        elif weight.ndim == 2:
+        check_floating(weight, "weight")
+        if weight.ndim == 2:
             weight = weight[None]
         if weight.shape != (n_layers, dim, dim):
             raise ValueError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dgm_course.checks import check_count
+from dgm_course.checks import check_count, check_instance
 from dgm_course.flows.images import (
     ActNorm,
     Conv1x1,
@@ -45,15 +45,16 @@ class MultiScaleFlow(ImageBijection):
 
     def __init__(self, size: Size, layers: Sequence[ImageBijection]) -> None:
         super().__init__(size)
+        if not isinstance(layers, Sequence) or not layers:
+            raise ValueError(f"layers must be one or more, got {layers!r}")
         for i, layer in reversed([*enumerate(layers)]):
+            check_instance(layer, ImageBijection, f"layers[{i}]")
             if layer.size != self.inner_size:
                 raise ValueError(
                     f"layers[{i}] must have the size {self.inner_size} of what reaches it from "
                     f"the data, got {layer.size}"
                 )
             self.inner_size = layer.inner_size
-        if not layers:
-            raise ValueError("layers must be one or more, got none")
         self.layers = nn.ModuleList(layers)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:

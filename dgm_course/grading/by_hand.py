@@ -24,6 +24,7 @@ from dgm_course.grading.grade import Assignment
 from dgm_course.grading.report import Result, key_of
 from dgm_course.grading.results import file_name, wrong_in
 from dgm_course.grading.tables import (
+    NUMBER,
     Table,
     clean,
     csv_text,
@@ -181,6 +182,10 @@ def _read(
             if not (student and task):
                 raise ValueError(f"expected a student_id and a grade_id of the points {points}")
             bound = most.get(task, number(largest, f"max_points of {task}") if largest else inf)
+            if NUMBER.fullmatch(comment):  # "1,5" without quotes, or a cell too far to the right
+                raise ValueError(
+                    f"expected words as the comment on {student} for {task}, got {comment!r}"
+                )
             what = f"the points of {student} for {task}"
             row = Row(line, number(points, what, bound) if points else None, comment)
         except ValueError as error:

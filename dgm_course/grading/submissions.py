@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -92,7 +93,6 @@ def find(source: Path, name: str = "") -> tuple[list[Entry], list[str]]:
         suffix, inside = suffix_of(top), "" if is_folder else top
         if named := layout(top, is_folder=is_folder):
             student, attempt, inside = named.student, named.attempt, named.file or inside
-            late |= {student} if named.late else set()
         elif is_folder and _is_output(source, within, top, tops):
             others.append(f"{top} (results of a run)")
             continue
@@ -102,6 +102,9 @@ def find(source: Path, name: str = "") -> tuple[list[Entry], list[str]]:
             is_link = os.path.islink(source / within / top)
             others.append(f"{top} (a link)" if is_link else top)
             continue
+        # macOS writes an accent as a letter of its own; tables and other systems do not.
+        student = unicodedata.normalize("NFC", student)
+        late |= {student} if named and named.late else set()
         attempts = found.setdefault(student, {})
         attempts.setdefault(attempt, []).append((within + top, inside))
     entries = []

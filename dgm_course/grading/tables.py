@@ -11,6 +11,7 @@ import csv
 import io
 import math
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,8 +161,8 @@ def _as_wide(table: Table, line: int, cells: list[str]) -> list[str]:
 
 
 def clean(cell: str) -> str:
-    """A cell without space around it, of whatever width, and byte order marks."""
-    return cell.strip().strip("\ufeff\u200b").strip()
+    """A cell without space around it, of whatever width, and byte order marks; é is one letter."""
+    return unicodedata.normalize("NFC", cell.strip().strip("\ufeff\u200b").strip())
 
 
 def number(cell: str, what: str, most: float = math.inf) -> float:
