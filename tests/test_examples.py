@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ FOLDER = Path(dgm_course.__file__).parent
 WITH_EXAMPLES = [
     path.relative_to(FOLDER.parent).with_suffix("").as_posix().replace("/", ".")
     for path in sorted(FOLDER.rglob("*.py"))
-    if ">>> " in path.read_text(encoding="utf-8")
+    if re.search(r"^ *>>> ", path.read_text(encoding="utf-8"), re.MULTILINE)
 ]
 
 

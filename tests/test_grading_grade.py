@@ -148,7 +148,7 @@ def wrote(source: str, **changed: Any) -> Change:
         ([added("x = 1", "code"), added(SAID)], SAID, "taken from cell 11 too"),
         ([added(SAID, "code")], SAID, "taken from cell 10 too"),
         ([added(f"# {SAID}", "code")], f"# {SAID}", "taken from cell 10 too"),
-        ([added("print(log2(4e6))", "code")], "", ""),
+        ([added("print(log2(4e6))", "code")], "", "is empty, but words may be in cell 10"),
         ([added("## Mine"), wrote(SAID)], f"{SAID}\n\n## Mine", "taken from cell 10 too"),
         ([added(SAID, below=0)], SAID, "taken from cell 9 too"),
         ([added("a note", below=0), wrote(SAID)], SAID, ""),
