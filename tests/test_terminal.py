@@ -98,7 +98,14 @@ def stopped(folder: Path, number: signal.Signals, *arguments: str) -> tuple[int,
     env = environment(folder)
     env["PYTHONPATH"] = os.pathsep.join([str(folder / "first"), env["PYTHONPATH"]])
     with subprocess.Popen(
-        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Tests that a shell has put into the background hand on that they ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
             wait_for((folder / "started").exists)

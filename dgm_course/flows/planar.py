@@ -94,22 +94,39 @@ class PlanarFlow(Bijection):
         for i in reversed(range(len(slope))):
             # wᵀx = wᵀz + wᵀû tanh(wᵀz + b): one scalar equation for t = wᵀz + b.
             r = torch.addmv(self.b[i], states[-1], self.w[i])  # (N,)
-            h = torch.tanh(solve_tanh_equation(r, slope[i]))
+            h = torch.tanh(TanhRoot.apply(r, slope[i]))
             states.append(torch.addr(states[-1], h, u_hat[i], alpha=-1))  # (N, D): x − h ûᵀ
             hs.append(h)
         return states[::-1], hs[::-1], slope
 
 
 def solve_tanh_equation(r: Tensor, slope: Tensor) -> Tensor:
-    """The t that solves t + (slope − 1) tanh(t) = r, shape ``(N,)``, for slope > 0.
+    """The t that solves F(t) = t + (slope − 1) tanh(t) − r = 0, ``(N,)``, for slope > 0.
 
-    Differentiable in r and in slope, as often as wanted (see `TanhRoot`).
+    F is odd but for r, and increasing. For r ≥ 0 it is concave when slope > 1 and convex when
+    slope < 1, so Newton's method, started on the side of the root from which it cannot overshoot,
+    runs into it: the starting point is the safeguard. That side is below for slope > 1 and above
+    for slope < 1, and there both r / slope and r − (slope − 1) lie, since tanh t ≤ min(t, 1).
+
+    Its steps are not to be differentiated: `TanhRoot` has the root's derivatives.
     """
-    return TanhRoot.apply(r, slope)
+    target, c = r.abs(), slope - 1
+    bounds = target / slope, target - c
+    t = torch.where(slope > 1, torch.maximum(*bounds), torch.minimum(*bounds))
+    tolerance = 4 * torch.finfo(r.dtype).eps * (1 + target)
+    for _ in range(100):
+        h = torch.tanh(t)
+        residual = t + c * h - target
+        if (residual.abs() <= tolerance).all():
+            break
+        t = t - residual / _derivative(h, slope)
+    t = torch.copysign(t, r)
+    h = torch.tanh(t)
+    return t - (t + c * h - r) / _derivative(h, slope)
 
 
 class TanhRoot(torch.autograd.Function):
-    """The root t of F(t) = t + (slope − 1) tanh(t) − r, with ∂t = (∂r − tanh(t) ∂slope) / F′(t).
+    """`solve_tanh_equation` with its derivatives, ∂t = (∂r − tanh(t) ∂slope) / F′(t).
 
     These derivatives are written in t itself, which has derivatives of its own: so the second ones
     are right, too, and all the others.
@@ -119,27 +136,7 @@ class TanhRoot(torch.autograd.Function):
 
     @staticmethod
     def forward(r: Tensor, slope: Tensor) -> Tensor:
-        """Newton's method.
-
-        F is odd but for r, and increasing. For r ≥ 0 it is concave when slope > 1 and convex when
-        slope < 1, so Newton's method, started on the side of the root from which it cannot
-        overshoot, runs into it: the starting point is the safeguard. That side is below for
-        slope > 1 and above for slope < 1, and there both r / slope and r − (slope − 1) lie, since
-        tanh t ≤ min(t, 1).
-        """
-        target, c = r.abs(), slope - 1
-        bounds = target / slope, target - c
-        t = torch.where(slope > 1, torch.maximum(*bounds), torch.minimum(*bounds))
-        tolerance = 4 * torch.finfo(r.dtype).eps * (1 + target)
-        for _ in range(100):
-            h = torch.tanh(t)
-            residual = t + c * h - target
-            if (residual.abs() <= tolerance).all():
-                break
-            t = t - residual / _derivative(h, slope)
-        t = torch.copysign(t, r)
-        h = torch.tanh(t)
-        return t - (t + c * h - r) / _derivative(h, slope)
+        return solve_tanh_equation(r, slope)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
