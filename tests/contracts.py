@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Independent, Normal
 
 from dgm_course.flows import Bijection, FlowModel, Inverse, SylvesterFlow
 from dgm_course.plots import grid_points
@@ -24,6 +25,11 @@ def strong(module: Module, seed: int = 0, scale: float = 1.5) -> Module:
         for p in module.parameters():
             p.copy_(scale * torch.randn_like(p))
     return module
+
+
+def standard_normal(dim: int, dtype: torch.dtype = torch.float64) -> Independent:
+    """N(0, I) in D dimensions."""
+    return Independent(Normal(torch.zeros(dim, dtype=dtype), torch.ones(dim, dtype=dtype)), 1)
 
 
 def assert_log_det_is_autograds(
@@ -53,6 +59,27 @@ def assert_inverse_undoes_forward(bijection: Bijection, z: Tensor, atol: float =
     back, inverse_log_det = bijection.inverse(x)
     torch.testing.assert_close(back, z, atol=atol, rtol=0)
     torch.testing.assert_close(inverse_log_det, -log_det, atol=atol, rtol=0)
+
+
+def assert_state_is_whole(flow: Bijection, fresh: Bijection, x: Tensor) -> None:
+    """Another flow that loads the state dict gives the same to the bit, in both directions."""
+    fresh.load_state_dict(flow.state_dict())
+    for direction in ("inverse", "forward"):
+        ours, theirs = getattr(flow, direction)(x), getattr(fresh, direction)(x)
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.equal(one, other)
+
+
+def assert_density_stays(flow: Bijection, x: Tensor, atol: float = 1e-11) -> None:
+    """Neither sampling, nor ``eval``, nor the other points of a batch change a density."""
+    model = FlowModel(standard_normal(flow.dim), flow)
+    before = model.log_prob(x)
+    model.sample(3)
+    assert torch.equal(model.log_prob(x), before)
+    model.eval()
+    assert torch.equal(model.log_prob(x), before)
+    one_by_one = torch.cat([model.log_prob(point) for point in x.split(1)])
+    torch.testing.assert_close(one_by_one, before, atol=atol, rtol=1e-12)
 
 
 def assert_integrates_to_one(

@@ -109,12 +109,10 @@ def test_a_rule_takes_whole_images_only(rule: Any) -> None:
             rule(part)
 
 
-class Outputs:
-    """A "network" of one weight per pixel value and level, and what it makes of its scores."""
+class Module:
+    """``call`` of a module with one array of weights; what it is called with goes to ``out``."""
 
-    def __init__(self, of_scores: Callable[[Any], Any]) -> None:
-        self.of_scores = of_scores
-        self.weights = np.zeros((3, 5))
+    weights: Any
 
     def __call__(self, target: Any, *arguments: Any) -> Any:
         if target == "module.parameters":
@@ -122,8 +120,22 @@ class Outputs:
         if target == "module.set_parameters":
             (self.weights,) = arguments[1]
             return None
+        return self.out(arguments[0])
+
+    def out(self, images: Any) -> Any:
+        raise NotImplementedError
+
+
+class Outputs(Module):
+    """A "network" of one weight per pixel value and level, and what it makes of its scores."""
+
+    def __init__(self, of_scores: Callable[[Any], Any]) -> None:
+        self.of_scores = of_scores
+        self.weights = np.zeros((3, 5))
+
+    def out(self, images: Any) -> Any:
         with np.errstate(all="ignore"):
-            return self.of_scores(np.moveaxis(self.weights[arguments[0]], -1, 1))
+            return self.of_scores(np.moveaxis(self.weights[images], -1, 1))
 
 
 def softmax(scores: Any) -> Any:
@@ -255,22 +267,17 @@ def test_no_scale_offset_or_type_hides_a_leak(of_images: Callable[[Any], Any], s
         asked(of_images)
 
 
-class Network:
+class Network(Module):
     """Weights for all pairs of pixels and levels, of which some are closed; ``call`` of one."""
 
     def __init__(self, open_: Any, scale: float = 1.0) -> None:
         self.open, self.scale, self.weights = open_, scale, np.ones((25, 3, 25, 3), np.float32)
         self.calls = 0
 
-    def __call__(self, target: Any, *arguments: Any) -> Any:
-        if target == "module.parameters":
-            return [self.weights]
-        if target == "module.set_parameters":
-            (self.weights,) = arguments[1]
-            return None
+    def out(self, images: Any) -> Any:
         self.calls += 1
         open_ = self.open(self) if callable(self.open) else self.open
-        one_hot = np.eye(3, dtype=np.float32)[arguments[0].reshape(-1, 25)]
+        one_hot = np.eye(3, dtype=np.float32)[images.reshape(-1, 25)]
         weights = self.scale * self.weights * open_[:, None, :, None]
         out = np.einsum("plqm,nqm->nlp", weights, one_hot, optimize=True)
         return out.reshape(-1, 3, 1, 5, 5).astype(np.float32)

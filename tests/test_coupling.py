@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Independent, Normal
+from torch.distributions import Normal
 
 from dgm_course.data import two_moons, two_moons_log_prob
 from dgm_course.flows import (
@@ -16,11 +16,7 @@ from dgm_course.flows import (
     image_orders,
 )
 from dgm_course.training import fit, seed_everything
-from tests.contracts import assert_inverse_undoes_forward, strong
-
-
-def standard_normal(dim, dtype=torch.float64):
-    return Independent(Normal(torch.zeros(dim, dtype=dtype), torch.ones(dim, dtype=dtype)), 1)
+from tests.contracts import assert_inverse_undoes_forward, standard_normal, strong
 
 
 def jacobian_of(flow, z):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Independent, Normal
+from torch.distributions import Normal
 from torch.special import log_ndtr
 
 from dgm_course.data import digits
@@ -21,11 +21,7 @@ from dgm_course.flows import (
 )
 from dgm_course.probability import likelihood_row
 from dgm_course.training import fit, seed_everything
-from tests.contracts import strong
-
-
-def standard_normal(dim, dtype=torch.float64):
-    return Independent(Normal(torch.zeros(dim, dtype=dtype), torch.ones(dim, dtype=dtype)), 1)
+from tests.contracts import standard_normal, strong
 
 
 def gaussian_pixel(mean, sd, levels=17, low=0.0, high=1.0):

@@ -89,13 +89,13 @@ def test_a_command_goes_on_when_nobody_reads(tmp_path: Path, shell: str, code: i
 # --- Ctrl-C and SIGTERM -------------------------------------------------------------------------
 
 # While it is imported, says where it is, and waits to be stopped.
-STOPPED_HERE = "import time\nopen('started', 'w').close()\ntime.sleep(120)\n"
+STOPPED_HERE = "import os, time\nopen(os.environ['STARTED'], 'w').close()\ntime.sleep(120)\n"
 
 
 def stopped(folder: Path, number: signal.Signals, *arguments: str) -> tuple[int, str]:
     """`dgm ...`, stopped by a signal as soon as there is a file ``started``."""
     command = [sys.executable, "-m", "dgm_course.cli", *arguments]
-    env = environment(folder)
+    env = environment(folder) | {"STARTED": str(folder / "started")}
     env["PYTHONPATH"] = os.pathsep.join([str(folder / "first"), env["PYTHONPATH"]])
     with subprocess.Popen(
         command,
@@ -122,6 +122,7 @@ def stopped(folder: Path, number: signal.Signals, *arguments: str) -> tuple[int,
         ("nbformat", ["run", "01", "--notebooks", "."]),
         ("nbclient", ["run", "01", "--notebooks", "."]),
         ("jupyterlab", ["lab", "--notebooks", ".", "--no-browser"]),
+        ("torch", ["assignment", "check", "01_a.ipynb"]),
         ("tqdm", ["assignment", "grade", "x", ".", "--assignments", "."]),
         ("pooch", ["data"]),
     ],

@@ -83,7 +83,7 @@ def check(notebook: Path) -> None:
     0 if the file is accepted, whatever the points.
     """
     from dgm_course.grading.notebook import NotANotebook, missing, problems, read_cells
-    from dgm_course.grading.rehearsal import Submission
+    from dgm_course.grading.rehearsal import Submission, ended_by_ctrl_c
 
     try:
         cells = read_cells(notebook)
@@ -98,7 +98,7 @@ def check(notebook: Path) -> None:
         click.echo(f"  {text}")
     weights = notebook.with_name("weights.npz")
     files = {weights.name: weights.read_bytes()} if weights.is_file() else {}
-    with TemporaryDirectory() as folder, contextlib.chdir(folder):
+    with TemporaryDirectory() as folder, contextlib.chdir(folder), ended_by_ctrl_c():
         for name, data in files.items():
             Path(name).write_bytes(data)
         _show(Submission(cells, release, files))

@@ -30,6 +30,7 @@ from dgm_course.grading.notebook import (
 from dgm_course.grading.notes import LOOK, cut, fold
 from dgm_course.grading.questions import Student
 from dgm_course.grading.rehearsal import Submission
+from dgm_course.grading.running import LONGEST
 from dgm_course.grading.sandbox import Ended
 from dgm_course.grading.submissions import Entry, Unreadable, digest, read
 from dgm_course.grading.walls import Limits
@@ -37,7 +38,6 @@ from dgm_course.grading.walls import Limits
 CRASHED = ("crashed", "timed out", "over the limit", "not run")
 LONGEST_SEARCHED = 200_000  # characters of a cell that are searched for imports
 LONGEST_ANSWER = 50_000  # characters of a written one
-LONGEST = 2_000  # characters of a message
 
 
 @dataclass(frozen=True)

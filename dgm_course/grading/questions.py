@@ -14,13 +14,13 @@ import numpy as np
 
 from dgm_course.grading.answers import CheckFailed, Handle, NotAnswered
 from dgm_course.grading.protocol import ProtocolError, Reference
+from dgm_course.grading.running import LONGEST
 from dgm_course.grading.sandbox import Ended, Sandbox, running_time
 from dgm_course.grading.walls import Limits, processes
 
 Call = Callable[..., Any]
 START_SECONDS = 120  # for the interpreter and the set-up cells' imports
 MOST_CALL_BACKS = 100_000
-LONGEST = 2_000  # characters of a message
 
 
 @dataclass

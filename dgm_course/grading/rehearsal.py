@@ -10,6 +10,7 @@ import builtins
 import contextlib
 import io
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from dgm_course.grading.answers import (
 )
 from dgm_course.grading.matching import Own, first_setup, program, recognise
 from dgm_course.grading.notebook import Cell, may_import
-from dgm_course.grading.running import Page
+from dgm_course.grading.running import Page, Stopped
 
 SLOW = 10  # seconds of a cell; where it is graded, a test has 30 for all of them
 
@@ -150,6 +151,22 @@ def as_a_kernel(page: Page) -> Iterator[None]:
             yield
     finally:
         sys.modules["__main__"], sys.path[:], sys.stdin = main, path, stdin
+
+
+@contextlib.contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """Ctrl-C ends what runs here, the cell and all; where it is ignored, it still is."""
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _guarded_import(name: str, *args: Any, **kwargs: Any) -> Any:

@@ -28,6 +28,10 @@ MAGIC = re.compile(r"(?P<to>[^=!%?]*=\s*)?(?P<how>[%!]).*")
 WINDOW = re.compile(r"\b(?:matplotlib|mpl|plt)\.(?:use|switch_backend)\([^()\n]*\)")  # none here
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C by whoever runs the cells; a cell that raises KeyboardInterrupt itself goes on."""
+
+
 class Page:
     """A notebook's module ``__main__``, in which cell after cell runs.
 
@@ -58,6 +62,8 @@ class Page:
         try:
             self._make_at_home(source)
             self._execute(source, name)
+        except Stopped:
+            raise
         except BaseException as error:
             return _said(error, name), magics
         return "", magics
