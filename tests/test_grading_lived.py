@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
+import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 
 from dgm_course.grading import answers
@@ -27,6 +32,14 @@ def assignment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Assignment]
     path = tmp_path_factory.mktemp("source") / "light.ipynb"
     with sandboxes():
         yield Assignment.read(light.write(light.source(), path))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """A check runs a notebook's cells in this process, whose later tests must not meet them."""
+    with mock.patch.dict(os.environ), warnings.catch_warnings(), matplotlib.rc_context():
+        yield
+    plt.close("all")
 
 
 def test_there_are_enough() -> None:
