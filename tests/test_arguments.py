@@ -24,6 +24,7 @@ from dgm_course.density_ratio import (
 from dgm_course.flows import (
     ActNorm,
     Affine,
+    AutoregressiveFlow,
     Chain,
     Conv1x1,
     CouplingFlow,
@@ -32,6 +33,7 @@ from dgm_course.flows import (
     ImageCoupling,
     Inverse,
     LuFlow,
+    Made,
     MixtureCdf,
     MultiScaleFlow,
     Permutation,
@@ -84,6 +86,8 @@ MIXTURE = GaussianMixture(1).fit(X)
         (MIXTURE.sample, "n_samples"),
         (PlanarFlow, "dim"),
         (lambda n: SylvesterFlow(2, n), "n_hidden"),
+        (lambda n: AutoregressiveFlow(2, n), "n_layers"),
+        (lambda n: Made(2, 4, n), "n_outputs"),
         (lambda n: GaussianVAE(n, 1), "x_dim"),
         (lambda n: PixelCNN(4, n_features=n), "n_features"),
         (lambda n: MLP(hidden=n), "hidden"),
@@ -101,6 +105,7 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
     [
         (lambda v: PIXELS.sample(1, (3, 3), temperature=v), "temperature"),
         (lambda v: IndependentPixels(IMAGES, 4, v), "smoothing"),
+        (lambda v: AutoregressiveFlow(2, limit=v), "limit"),
         (lambda v: GaussianVAE(2, 1, noise_scale=v), "noise_scale"),
         (lambda v: Logistic(ridge=v), "ridge"),
         (lambda v: log_prob_by_quadrature(VAE, X, limit=v), "limit"),
@@ -116,6 +121,8 @@ def test_a_scale_is_positive_and_finite(call, name, value):
 ODD = [torch.Tensor.tolist, torch.Tensor.numpy, lambda x: None]
 TENSORS = [
     (FLOW.log_prob, X, "x"),
+    (Made(2, 4), X, "x"),
+    (lambda x: AutoregressiveFlow(2, n_context=2)(X, x), X, "context"),
     (VAE.elbo, X, "x"),
     (VAE.decode, X[:, :1], "z"),
     (lambda x: log_prob_by_quadrature(VAE, x), X, "x"),
@@ -136,7 +143,7 @@ TENSORS = [
     (collapse_costs, torch.eye(2), "covariance"),
     (lambda x: causality.sees_by_gradient(lambda v: v, x), X, "values"),
 ]
-OPTIONAL = ("labels", "given")  # None is an argument there
+OPTIONAL = ("labels", "given", "context")  # None is an argument there
 
 
 @pytest.mark.parametrize(
@@ -184,6 +191,7 @@ def test_ints_of_numpy_are_ints(kind):
     assert data.two_moons(kind(3), kind(0)).shape == (3, 2)
     assert MIXTURE.sample(kind(3))[0].shape == (3, 2)
     assert PlanarFlow(kind(2), kind(3)).w.shape == (3, 2)
+    assert Made(kind(2), kind(3), n_context=kind(1)).networks.w1.shape == (1, 3, 3)
     assert Uniform(kind(4)).n_levels == 4
     assert type(check_count(kind(3), "n")) is int
     assert check_count(MOST, "n") == MOST
@@ -229,6 +237,7 @@ def test_the_size_of_an_image_flow_is_three_numbers(call, value):
     [
         (lambda v: LuFlow(2, weight=v), "weight"),
         (lambda v: CouplingFlow(2, 2, orders=v), "orders"),
+        (lambda v: Made(2, 4, order=v), "order"),
         (lambda v: Dequantised(FLOW, 4, low=v), "low"),
         (lambda v: Dequantised(FLOW, 4, high=v), "high"),
         (lambda v: Dequantised(v, 4), "flow"),

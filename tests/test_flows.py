@@ -9,6 +9,7 @@ from torch.nn.functional import softplus
 
 from dgm_course.flows import (
     Affine,
+    AutoregressiveFlow,
     Bijection,
     Chain,
     CouplingFlow,
@@ -63,6 +64,13 @@ BIJECTIONS = {
     "qr-1d": lambda: QrFlow(1),
     "qr-odd": lambda: QrFlow(2, 1),
     "qr-5d": lambda: QrFlow(5, 3),
+    "maf": lambda: AutoregressiveFlow(2, 3, 4),
+    "maf-1d": lambda: AutoregressiveFlow(1, 2, 4),
+    "maf-5d": lambda: AutoregressiveFlow(5, 2, 9),
+    "maf-narrow": lambda: AutoregressiveFlow(5, 2, 2),
+    "iaf": lambda: AutoregressiveFlow(2, 3, 4, "noise"),
+    "iaf-1d": lambda: AutoregressiveFlow(1, 2, 4, "noise"),
+    "iaf-5d": lambda: AutoregressiveFlow(5, 2, 9, "noise"),
     "permutation": lambda: Permutation([2, 0, 1]),
     "inverse": lambda: Inverse(CouplingFlow(3, 2, 8)),
     "chain": lambda: Chain(PlanarFlow(2, 2), Permutation([1, 0]), LuFlow(2), CouplingFlow(2, 2, 8)),
@@ -151,7 +159,7 @@ def test_gradient_through_the_inverse(invertible):
     assert torch.autograd.gradcheck(lambda x: invertible.inverse(x), (x,))
 
 
-@pytest.mark.parametrize("name", ["planar-7", "coupling-1", "lu-3", "qr"])
+@pytest.mark.parametrize("name", ["planar-7", "coupling-1", "lu-3", "qr", "maf", "iaf"])
 def test_gradient_of_the_inverse_with_respect_to_the_weights(name):
     flow, x = strong_flow(name), noise(2, 5)
     names = [n for n, _ in flow.named_parameters()]

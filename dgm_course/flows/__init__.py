@@ -1,5 +1,6 @@
 """Normalizing flows: invertible maps x = g(z) from noise z to data x whose log-det is cheap."""
 
+from dgm_course.flows.autoregressive import AutoregressiveFlow, Made
 from dgm_course.flows.bijection import Bijection, Chain, Inverse, Permutation
 from dgm_course.flows.coupling import CouplingFlow, image_orders
 from dgm_course.flows.dequantised import Dequantised
@@ -14,6 +15,7 @@ from dgm_course.flows.sylvester import SylvesterFlow
 __all__ = [
     "ActNorm",
     "Affine",
+    "AutoregressiveFlow",
     "Bijection",
     "Chain",
     "Conv1x1",
@@ -24,6 +26,7 @@ __all__ = [
     "ImageCoupling",
     "Inverse",
     "LuFlow",
+    "Made",
     "MixtureCdf",
     "MultiScaleFlow",
     "Permutation",
