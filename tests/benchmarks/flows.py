@@ -17,7 +17,7 @@ from pyro.nn import DenseNN
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from dgm_course.flows import CouplingFlow, FlowModel, LuFlow, MixtureCdf
+from dgm_course.flows import AutoregressiveFlow, CouplingFlow, FlowModel, LuFlow, MixtureCdf
 from tests.benchmarks.harness import Row, in_turn
 
 BATCH = 256
@@ -102,6 +102,68 @@ def coupling_step() -> list[Row]:
     return rows
 
 
+# --- MAF: masked networks of two hidden layers, each in the reversed order of the one before ----
+
+
+def our_maf(dim: int, n_layers: int, n_hidden: int) -> Model:
+    model = FlowModel(standard_normal(dim), AutoregressiveFlow(dim, n_layers, n_hidden))
+    return model, model.log_prob
+
+
+def zuko_maf(dim: int, n_layers: int, n_hidden: int) -> Model:
+    model = zuko.flows.MAF(dim, transforms=n_layers, hidden_features=(n_hidden, n_hidden))
+    return model, lambda x: model().log_prob(x)
+
+
+def nflows_maf(dim: int, n_layers: int, n_hidden: int) -> Model:
+    model = nflows.flows.MaskedAutoregressiveFlow(
+        dim, n_hidden, n_layers, num_blocks_per_layer=1, use_residual_blocks=False
+    )
+    return model, model.log_prob
+
+
+def normflows_maf(dim: int, n_layers: int, n_hidden: int) -> Model:
+    layers: list[nn.Module] = []
+    for _ in range(n_layers):
+        layers += [
+            normflows.flows.MaskedAffineAutoregressive(
+                dim, n_hidden, num_blocks=1, use_residual_blocks=False
+            ),
+            normflows.flows.Permute(dim, mode="swap"),
+        ]
+    base = normflows.distributions.base.DiagGaussian(dim, trainable=False)
+    model = normflows.NormalizingFlow(base, layers)
+    return model, model.log_prob
+
+
+def maf_step() -> list[Row]:
+    rows = []
+    for dim, n_hidden, limit in ((2, 64, 0.90), (64, 256, 1.05)):
+        makers = {"ours": our_maf, "zuko": zuko_maf, "nflows": nflows_maf}
+        if dim == 2:  # its log p(x) takes D passes
+            makers["normflows"] = normflows_maf
+        models = {name: make(dim, 4, n_hidden) for name, make in makers.items()}
+        rows += compare(models, f"MAF step, D = {dim}, 4 layers, batch {BATCH}", dim, limit)
+    return rows
+
+
+@torch.no_grad()
+def maf_sampling() -> list[Row]:
+    """One layer of 256 hidden units; both peers take D full passes a layer."""
+    rows = []
+    for dim, limit in ((64, 0.2), (256, 0.1)):
+        ours, theirs, third = (make(dim, 1, 256)[0] for make in (our_maf, zuko_maf, nflows_maf))
+        samplers = {
+            "ours": lambda model=ours: model.sample(BATCH),
+            "zuko": lambda model=theirs: model().sample((BATCH,)),
+            "nflows": lambda model=third: model.sample(BATCH),
+        }
+        times = in_turn(samplers, rounds=10)
+        what = f"MAF: {BATCH} samples, D = {dim}, 1 layer"
+        rows += [Row(what, times["ours"], times[peer], peer, limit) for peer in ("zuko", "nflows")]
+    return rows
+
+
 # --- linear layers ------------------------------------------------------------------------------
 
 
@@ -164,4 +226,4 @@ def mixture_map() -> list[Row]:
     return [Row("inverse-CDF map, 801 points", times["map"], 0.1, "100 ms", 0.3)]
 
 
-SECTIONS = (coupling_step, lu_step, mixture_map)
+SECTIONS = (coupling_step, maf_step, maf_sampling, lu_step, mixture_map)
