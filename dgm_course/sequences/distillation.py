@@ -90,7 +90,7 @@ def linear_student_optimum(a: Numbers, sigma: float, n_taps: int) -> tuple[float
 
     Example:
         >>> round(linear_student_optimum([1.5, -0.8], 1.0, n_taps=8)[0], 3)
-        0.042
+        0.027
     """
     n_taps, teacher = check_count(n_taps, "n_taps", 0), ArProcess(a, sigma)
     p = len(teacher.coefficients)
