@@ -60,6 +60,17 @@ def bits_per_dim(nats: Tensor, n_dims: int) -> Tensor:
     return nats / (n_dims * math.log(2))
 
 
+def gaussian_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """−½ ((x − mean) / σ)² − ln σ − ½ ln 2π, σ = exp(log_scale), of each number, in nats.
+
+    The three are of one shape, or broadcast to it.
+    """
+    for name, values in (("x", x), ("mean", mean), ("log_scale", log_scale)):
+        check_floating(values, name)
+    squared = ((x - mean) * (-log_scale).exp()).square()
+    return -0.5 * squared - log_scale - 0.5 * math.log(2 * math.pi)
+
+
 def logistic_level_log_prob(
     levels: Tensor, mean: Tensor, log_scale: Tensor, *, n_levels: int
 ) -> Tensor:

@@ -2,6 +2,7 @@
 
 from dgm_course.data.images import Images, binarise, digits
 from dgm_course.data.mnist import data_folder, fetch, mnist
+from dgm_course.data.series import ArProcess, Chirps, LaggedProcess, MarkovChain
 from dgm_course.data.stored import results
 from dgm_course.data.toy import (
     ENERGIES,
@@ -19,7 +20,11 @@ from dgm_course.data.toy import (
 
 __all__ = [
     "ENERGIES",
+    "ArProcess",
+    "Chirps",
     "Images",
+    "LaggedProcess",
+    "MarkovChain",
     "binarise",
     "checkerboard",
     "correlated_gaussian",

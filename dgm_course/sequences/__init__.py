@@ -1,0 +1,10 @@
+"""Sequence models: p(x) = Π p(x_t | x_<t), read in one pass, written step by step."""
+
+from dgm_course.sequences.distillation import (
+    DistillationTerms,
+    distillation_kl,
+    linear_student_optimum,
+)
+from dgm_course.sequences.wavenet import WaveNet
+
+__all__ = ["DistillationTerms", "WaveNet", "distillation_kl", "linear_student_optimum"]
