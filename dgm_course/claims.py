@@ -149,6 +149,8 @@ def _as_tensor(x: Any, dtype: torch.dtype | None) -> Any:
         return x.item()
     if isinstance(x, np.ndarray) and x.dtype.kind in "biuf":
         x = torch.from_numpy(np.ascontiguousarray(x))
+    if isinstance(x, list) and any(isinstance(i, torch.Tensor) and i.numel() != 1 for i in x):
+        x = tuple(x)  # several results, in brackets
     if isinstance(x, list) and x and all(isinstance(i, int | float | torch.Tensor) for i in x):
         x = torch.tensor([i.item() if isinstance(i, torch.Tensor) else i for i in x], dtype=dtype)
     if isinstance(x, torch.Tensor):

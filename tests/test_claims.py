@@ -183,7 +183,8 @@ def test_numbers_in_a_row_compare_in_any_container(capsys, answer):
     assert capsys.readouterr().out.startswith("✓")
 
 
-def test_a_pair_stays_a_pair_and_gradients_pass(capsys):
+@pytest.mark.parametrize("pair", [tuple, list])
+def test_a_pair_stays_a_pair_and_gradients_pass(capsys, pair):
     x = torch.ones(2, requires_grad=True)
 
     def test(answer):
@@ -192,5 +193,5 @@ def test_a_pair_stays_a_pair_and_gradients_pass(capsys):
         assert gradient.tolist() == [2, 2]
         return log_det.dtype == torch.float32
 
-    check(lambda x: (2 * x, np.zeros(2)), test, **ABOUT)
+    check(lambda x: pair((2 * x, np.zeros(2))), test, **ABOUT)
     assert capsys.readouterr().out.startswith("✓")
