@@ -1,4 +1,4 @@
-# The way back of exercise 2, and what it may return.
+# The way back of exercise 1, and what it may return.
 PARTS = "    kept, moved = x[:, :d], x[:, d:]\n"
 NETWORK = "    s, t = net(kept).chunk(2, dim=1)\n"
 BACK = "torch.cat([kept, (moved - t) * torch.exp(-s)], dim=1)"
@@ -63,8 +63,13 @@ EXERCISES = {
             inverse(f"{BACK}, -s.sum(1)", network=NETWORK.replace("s, t", "t, s")),
             inverse(BACK),  # the log-det forgotten
             inverse(f"{BACK}, -s.sum()"),  # one number for the batch
+            inverse(f"{BACK}, -s.mean(1)"),
+            inverse(f"{BACK}, (-s).exp().prod(1)"),  # the determinant
+            inverse(f"{BACK}, -s.sum(1)".replace("* torch.exp(-s)", "/ s")),
         ],
         [
+            inverse(f"[{BACK}, -s.sum(1)]"),  # the two in brackets
+            inverse(f"{BACK}, torch.exp(-s).prod(1).log()"),
             # into a copy, with the log-det as a loop finds it
             "def coupling_inverse(x, d, net):\n"
             "    z, out = x.clone(), net(x[:, :d])\n"
@@ -90,6 +95,9 @@ EXERCISES = {
             "extra_bits = 0.509",  # twice
             "extra_bits = 0",
             "extra_bits = 1.0",
+            "extra_bits = -0.2546",
+            "extra_bits = 0.25",  # to two digits
+            "extra_bits = 0.1273",  # half of it
         ],
         ["extra_bits = 0.2546", "extra_bits = 0.255", "extra_bits = np.float32(0.2546)"],
     ),
@@ -145,6 +153,10 @@ EXERCISES = {
             sound(ROUND, CANCEL),
             sound(CANCEL, EXACT),  # it never looks at the points
             sound(ROUND, EXACT),  # nor at the log-det of the way back
+            # nor at the log-det of the way out
+            sound(ROUND, "(back - exact).abs().max() < 1e-8")
+            .replace("layer.forward(z)[0].sum", "layer.inverse(z)[0].sum")
+            .replace("sum(0), z)", "sum(0), x)"),
             f"{WAYS}    return bool(torch.equal(again, z))",  # refuses rounding
             "def is_sound(layer, dim):\n    return True",
         ],
