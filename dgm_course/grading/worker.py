@@ -10,7 +10,6 @@ PyTorch, which takes two seconds to import, is imported once.
 from __future__ import annotations
 
 import os
-import random
 import resource
 import shutil
 import signal
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.random  # NumPy would do so when it is needed first: again in every question
 
-from dgm_course.grading.answers import Answers, CheckFailed, Handle, NotAnswered
+from dgm_course.grading.answers import Answers, CheckFailed, Handle, NotAnswered, seed_streams
 from dgm_course.grading.protocol import MAX_ANSWER, ProtocolError, Reference, pack, read_frame
 from dgm_course.grading.running import Page, short
 from dgm_course.grading.system_calls import forbid
@@ -127,7 +126,7 @@ def _answer(
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     for name, data in question["files"]:
         Path(name).write_bytes(data.tobytes())
-    _seed(question["seed"])
+    seed_streams(question["seed"])
     problems = []
     for number, cell in question["cells"]:
         write(pack("cell", number=number))
@@ -176,10 +175,3 @@ def _answer(
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         write(frame)
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    if torch := sys.modules.get("torch"):
-        torch.manual_seed(seed)
