@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from dgm_course.grading import protocol
-from dgm_course.grading.answers import CheckFailed
+from dgm_course.grading.answers import CheckFailed, Handle
 from dgm_course.grading.checks import counting_rule, expect_array, random_rule
-from dgm_course.grading.protocol import LENGTHS, ProtocolError, Reference, pack, read_frame, unpack
+from dgm_course.grading.protocol import LENGTHS, Function, ProtocolError, pack, read_frame, unpack
 
 VALUES = [
     None,
@@ -65,9 +65,12 @@ def test_arrays_survive(array: np.ndarray) -> None:
     assert back.flags.writeable
 
 
-def test_references_survive() -> None:
-    back = there_and_back(Reference("handle", 3, "a module"))
-    assert (back.role, back.number, back.text) == ("handle", 3, "a module")
+def test_handles_survive_and_functions_come_as_what_stands_for_them() -> None:
+    assert there_and_back(Handle(3, "a module")) == Handle(3, "a module")
+    frame = pack("call", arguments=[Function(7), 1])
+    assert read_frame(io.BytesIO(frame).read, hex) == ("call", {"arguments": ["0x7", 1]})
+    with pytest.raises(ProtocolError, match="no function from the student's side"):
+        read_frame(io.BytesIO(frame).read)
 
 
 class Text(str):
@@ -133,6 +136,7 @@ def frame(value: Any = None, arrays: Any = (), **header: Any) -> bytes:
         (frame({"handle": -1, "text": ""}), b""),
         (frame({"handle": 1.0, "text": ""}), b""),
         (frame({"handle": 0, "text": 1}), b""),
+        (frame({"handle": 0, "text": "", "array": 0}), b""),
         (frame({"module": 0, "text": ""}), b""),
         (frame({"a": 1}), b""),
         (frame(10**30), b""),
@@ -169,7 +173,7 @@ def test_a_frame_cannot_announce_too_much() -> None:
 
 
 def test_damaged_frames_are_refused_or_read_as_plain_values() -> None:
-    whole = pack("k", v=[1, "a", ARRAYS[0], Reference("handle", 1, "m")])
+    whole = pack("k", v=[1, "a", ARRAYS[0], Handle(1, "m")])
     n_header = LENGTHS.unpack(whole[:16])[0]
     rng = np.random.default_rng(0)
     refused = 0
@@ -183,7 +187,7 @@ def test_damaged_frames_are_refused_or_read_as_plain_values() -> None:
             refused += 1
         else:
             assert all(
-                type(x) in (int, str, float, bool, type(None), np.ndarray, Reference, list)
+                type(x) in (int, str, float, bool, type(None), np.ndarray, Handle, list)
                 for x in fields.get("v") or []
             )
     assert 500 < refused < 3000

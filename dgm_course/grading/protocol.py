@@ -13,9 +13,12 @@ import json
 import math
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from dgm_course.grading.answers import Handle
 
 MAX_HEADER = 500_000  # bytes: as objects of Python they take up to forty times as many
 MAX_DATA = 64_000_000  # bytes of arrays in one frame
@@ -34,16 +37,16 @@ class ProtocolError(ValueError):
     """A frame that keeps to no rule, or a value that may not cross."""
 
 
-class Reference:
-    """An object of the other side: a handle or a function, known by its number alone."""
+@dataclass(frozen=True)
+class Function:
+    """A function of the grader's side, known to the other by its number alone."""
 
-    def __init__(self, role: str, number: int, text: str = "") -> None:
-        self.role, self.number, self.text = role, number, text
+    number: int
 
 
 def pack(kind: str, most: int = MAX_DATA, /, **fields: Any) -> bytes:
-    """A frame of this kind, its arrays of at most ``most`` bytes; a value that is no plain one
-    must be a `Reference`.
+    """A frame of this kind, its arrays of at most ``most`` bytes; what is no plain value must be a
+    `Handle` or a `Function`.
 
     Raises:
         ProtocolError: if a value may not cross or is too large.
@@ -86,8 +89,10 @@ def _plain(value: Any, arrays: list[np.ndarray], depth: int, budget: list[int]) 
         little = value.dtype.newbyteorder("<")
         arrays.append(np.ascontiguousarray(value, dtype=little).reshape(value.shape))
         return {"array": len(arrays) - 1}
-    if kind is Reference:
-        return {value.role: value.number, "text": value.text[:200]}
+    if kind is Handle:
+        return {"handle": value.number, "text": value.kind[:200]}
+    if kind is Function:
+        return {"function": value.number}
     raise ProtocolError(f"expected a plain value, got an object of type {kind.__name__[:80]}")
 
 
@@ -103,8 +108,13 @@ def lengths(prefix: bytes, most: int = MAX_DATA) -> tuple[int, int]:
     return header, data
 
 
-def unpack(header: bytes, data: bytes) -> tuple[str, dict[str, Any]]:
-    """The kind and fields of a frame; handles and functions come as `Reference`.
+def unpack(
+    header: bytes, data: bytes, function: Callable[[int], Any] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """The kind and fields of a frame.
+
+    Args:
+        function: what stands for the grader's function of a number; a student's process sends none.
 
     Raises:
         ProtocolError: if anything in it is not as `pack` writes it.
@@ -128,7 +138,7 @@ def unpack(header: bytes, data: bytes) -> tuple[str, dict[str, Any]]:
         if at != len(data):
             raise ProtocolError(f"expected {at} bytes of arrays, got {len(data)}")
         budget = [MAX_ITEMS]
-        return kind, {name: _value(x, arrays, 0, budget) for name, x in fields.items()}
+        return kind, {name: _value(x, arrays, function, 0, budget) for name, x in fields.items()}
     except ProtocolError:
         raise
     except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
@@ -146,7 +156,13 @@ def _check_array(entry: Any) -> tuple[np.dtype, tuple[int, ...]]:
     return np.dtype(name).newbyteorder("<"), tuple(shape)
 
 
-def _value(plain: Any, arrays: list[np.ndarray], depth: int, budget: list[int]) -> Any:
+def _value(
+    plain: Any,
+    arrays: list[np.ndarray],
+    function: Callable[[int], Any] | None,
+    depth: int,
+    budget: list[int],
+) -> Any:
     budget[0] -= 1
     if depth > MAX_DEPTH or budget[0] < 0:
         raise ProtocolError("expected shorter or less deeply nested lists")
@@ -158,13 +174,15 @@ def _value(plain: Any, arrays: list[np.ndarray], depth: int, budget: list[int]) 
     if kind is str and len(plain) <= MAX_TEXT:
         return plain
     if kind is list:
-        return [_value(item, arrays, depth + 1, budget) for item in plain]
+        return [_value(item, arrays, function, depth + 1, budget) for item in plain]
     if kind is dict and set(plain) == {"array"}:
         return arrays[_index(plain["array"], len(arrays))]
-    if kind is dict and len(plain) == 2 and type(plain.get("text")) is str:
-        for role in ("handle", "function"):
-            if role in plain:
-                return Reference(role, _index(plain[role], MAX_ITEMS), plain["text"][:200])
+    if kind is dict and set(plain) == {"handle", "text"} and type(plain["text"]) is str:
+        return Handle(_index(plain["handle"], MAX_ITEMS), plain["text"][:200])
+    if kind is dict and set(plain) == {"function"}:
+        if function is None:
+            raise ProtocolError("expected no function from the student's side")
+        return function(_index(plain["function"], MAX_ITEMS))
     raise ProtocolError("expected a plain value")
 
 
@@ -174,7 +192,9 @@ def _index(number: Any, end: int) -> int:
     return number
 
 
-def read_frame(read: Callable[[int], bytes]) -> tuple[str, dict[str, Any]]:
-    """The next frame of a stream, where ``read(n)`` gives exactly n bytes."""
+def read_frame(
+    read: Callable[[int], bytes], function: Callable[[int], Any] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """The next frame of a stream, as `unpack`, where ``read(n)`` gives exactly n bytes."""
     header, data = lengths(read(LENGTHS.size))
-    return unpack(read(header), read(data))
+    return unpack(read(header), read(data), function)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dgm_course.grading.answers import CheckFailed, Handle, NotAnswered
-from dgm_course.grading.protocol import ProtocolError, Reference
+from dgm_course.grading.protocol import Function, ProtocolError
 from dgm_course.grading.running import LONGEST
 from dgm_course.grading.sandbox import Ended, Sandbox, running_time
 from dgm_course.grading.walls import Limits, processes
@@ -188,7 +188,7 @@ class _Question:
             if raised is not None:
                 raise raised
             if kind == "value" and "value" in fields:
-                return _inward(fields["value"])
+                return fields["value"]
             message = str(fields.get("message", "it gave no answer"))[:LONGEST]
             raise (NotAnswered if kind == "not answered" else CheckFailed)(message)
 
@@ -201,7 +201,7 @@ class _Question:
             raise ProtocolError("expected the number of a function")
         if type(arguments) is not list:
             raise ProtocolError("expected a list of arguments")
-        value = self._functions[number](*_inward(arguments))
+        value = self._functions[number](*arguments)
         self._sandbox.send(self._deadline, "returned", value=self._outward(value))
 
     def finish(self) -> None:
@@ -216,25 +216,12 @@ class _Question:
         """A test's value for `protocol.pack`."""
         if isinstance(value, list | tuple):
             return [self._outward(item) for item in value]
-        if isinstance(value, Handle):
-            return Reference("handle", value.number, value.kind)
         if isinstance(value, np.generic):
             return np.asarray(value)
         if callable(value):
             self._functions.append(value)
-            return Reference("function", len(self._functions) - 1)
+            return Function(len(self._functions) - 1)
         return value
-
-
-def _inward(value: Any) -> Any:
-    """What came, as a test sees it: the student can make handles, never functions."""
-    if isinstance(value, list):
-        return [_inward(item) for item in value]
-    if isinstance(value, Reference):
-        if value.role != "handle":
-            raise ProtocolError("expected no function from the student's side")
-        return Handle(value.number, value.text)
-    return value
 
 
 def _integer(value: Any) -> int:

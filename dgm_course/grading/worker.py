@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.random  # NumPy would do so when it is needed first: again in every question
 
-from dgm_course.grading.answers import Answers, CheckFailed, Handle, NotAnswered, seed_streams
-from dgm_course.grading.protocol import MAX_ANSWER, ProtocolError, Reference, pack, read_frame
+from dgm_course.grading.answers import Answers, CheckFailed, NotAnswered, seed_streams
+from dgm_course.grading.protocol import MAX_ANSWER, ProtocolError, pack, read_frame
 from dgm_course.grading.running import Page, short
 from dgm_course.grading.system_calls import forbid
 
@@ -137,35 +137,20 @@ def _answer(
 
     def call_back(number: int) -> Callable[..., Any]:
         def function(*arguments: Any) -> Any:
-            given = outward(list(arguments))
-            write(pack("call back", MAX_ANSWER, number=number, arguments=given))
-            kind, fields = read_frame(read)
+            write(pack("call back", MAX_ANSWER, number=number, arguments=list(arguments)))
+            kind, fields = read_frame(read, call_back)
             if kind != "returned":
                 raise CheckFailed(fields["message"])
-            return inward(fields["value"])
+            return fields["value"]
 
         return function
 
-    def inward(value: Any) -> Any:
-        if isinstance(value, list):
-            return [inward(item) for item in value]
-        if isinstance(value, Reference):
-            is_handle = value.role == "handle"
-            return Handle(value.number, value.text) if is_handle else call_back(value.number)
-        return value
-
-    def outward(value: Any) -> Any:
-        if isinstance(value, list):
-            return [outward(item) for item in value]
-        return Reference("handle", value.number, value.kind) if type(value) is Handle else value
-
     while True:
-        kind, fields = read_frame(read)
+        kind, fields = read_frame(read, call_back)
         if kind != "call":
             return
         try:
-            result = answers(inward(fields["target"]), *inward(fields["arguments"]))
-            frame = pack("value", MAX_ANSWER, value=outward(result))
+            frame = pack("value", MAX_ANSWER, value=answers(fields["target"], *fields["arguments"]))
         except NotAnswered as error:
             frame = pack("not answered", message=short(str(error)))
         except (CheckFailed, ProtocolError) as error:
