@@ -12,7 +12,7 @@ import pytest
 
 from dgm_course.grading import rehearsal
 from dgm_course.grading.grade import Assignment, draws, grade
-from dgm_course.grading.matching import Own, is_setup, program, recognise, written
+from dgm_course.grading.matching import Own, first_setup, is_setup, program, recognise, written
 from dgm_course.grading.notebook import Cell, NotANotebook, parse
 from dgm_course.grading.running import without_magics
 from dgm_course.grading.submissions import find
@@ -49,7 +49,7 @@ def test_no_released_test_of_a_submission_runs_and_set_up_comes_from_the_source(
     assert not any("test_" in source or "✓" in source for source in ran)
     assert not any("import math" in source or "own = 1" in source for source in ran)
     assert sum("def softmax" in source for source in ran) == 2
-    assert [cell.grade_id for cell in assignment.setup] == ["setup"]
+    assert [cell.grade_id for cell in first_setup(assignment.cells)] == ["setup"]
     assert notes == ["cell 4 is test-1, but changed: the release's is asked"]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 import dgm_course
 from dgm_course.grading import matching
-from dgm_course.grading.answers import CheckFailed, NotAnswered, unpack_weights
+from dgm_course.grading.answers import CheckFailed, NotAnswered
 from dgm_course.grading.matching import Own, first_setup, program, recognise
 from dgm_course.grading.notebook import (
     Cell,
@@ -61,20 +61,15 @@ class Assignment:
     def written(self) -> list[Cell]:
         return [cell for cell in self.cells if cell.is_written]
 
-    @property
-    def setup(self) -> list[Cell]:
-        """The locked cells before the first answer: they run once, before anything else."""
-        return first_setup(self.cells)
-
 
 def grade(
     assignment: Assignment, entry: Entry, *, seed: int, limits: Limits, unsafe: bool = False
 ) -> dict[str, Any]:
     """The result of a submission, as plain data for JSON."""
     start = time.monotonic()
-    tests, notes, written = [_result(test, "not run") for test in assignment.tests], [], []
+    result = unfinished(assignment, entry, seed, unsafe, "not graded yet")
     # The digest first: what changes while it is read is graded again.
-    status, seen = "unreadable", digest(entry)
+    result |= {"status": "unreadable", "digest": digest(entry)}
     try:
         handed_in = read(entry, assignment.name)
         notes = handed_in.notes
@@ -83,33 +78,33 @@ def grade(
         notes = [f"{error}; {LOOK}"]
     else:
         own = recognise(cells, assignment.cells, notes)
-        written = list(_written(own, assignment, notes))
+        result["written"] = list(_written(own, assignment, notes))
         student = Student(
-            [cell.source for cell in assignment.setup],
+            [cell.source for cell in first_setup(assignment.cells)],
             handed_in.files,
             derived(seed, assignment, "answers") % 2**32,  # NumPy's global stream takes no more
             limits,
             unsafe,
         )
         with closing(student):
-            tests = _ask(student, own, assignment, seed)
+            result["tests"] = _ask(student, own, assignment, seed)
         notes += _what_happened(student, own)
-        states = [test["status"] for test in tests]
-        status = (
+        result["points"] = sum(test["points"] for test in result["tests"])
+        states = [test["status"] for test in result["tests"]]
+        result["status"] = (
             "crashed"
             if student.fatal or any(state in CRASHED for state in states)
             else "passed"
             if all(state == "passed" for state in states)
             else "failed"
         )
-    if not sum(test["points"] for test in tests) and status != "unreadable":
-        notes.append(f"no point at all; {LOOK}")
-    notes = fold(notes)
+        if not result["points"]:
+            notes.append(f"no point at all; {LOOK}")
+    result["notes"] = fold(notes)
     if unsafe:
-        notes.insert(0, "graded WITHOUT a sandbox (--unsafe): the result can be forged")
-    result = _record(assignment, entry, seed, unsafe, status, tests, notes)
-    seconds = round(time.monotonic() - start, 3)
-    return result | {"written": written, "digest": seen, "seconds": seconds}
+        warning = "graded WITHOUT a sandbox (--unsafe): the result can be forged"
+        result["notes"].insert(0, warning)
+    return result | {"seconds": round(time.monotonic() - start, 3)}
 
 
 def unfinished(
@@ -117,29 +112,17 @@ def unfinished(
 ) -> dict[str, Any]:
     """The result of a submission whose grading did not come to an end."""
     tests = [_result(test, "not run") for test in assignment.tests]
-    return _record(assignment, entry, seed, unsafe, "crashed", tests, [f"{why}; {LOOK}"])
-
-
-def _record(
-    assignment: Assignment,
-    entry: Entry,
-    seed: int,
-    unsafe: bool,
-    status: str,
-    tests: list[dict[str, Any]],
-    notes: list[str],
-) -> dict[str, Any]:
     return {
         "assignment": assignment.name,
         "student": entry.student,
         "attempt": entry.attempt,
-        "status": status,
-        "points": sum(test["points"] for test in tests),
+        "status": "crashed",
+        "points": 0,
         "out_of": sum(test["out_of"] for test in tests),
         "out_of_by_hand": sum(cell.points for cell in assignment.written),
         "tests": tests,
         "written": [],
-        "notes": notes,
+        "notes": [f"{why}; {LOOK}"],
         "seed": seed,
         "digest": "",
         "source": assignment.digest,
@@ -171,15 +154,11 @@ def _written(own: list[Own], assignment: Assignment, notes: list[str]) -> Iterat
 def _ask(
     student: Student, own: list[Own], assignment: Assignment, seed: int
 ) -> list[dict[str, Any]]:
-    def read_weights(path: str = "weights.npz") -> tuple[list[str], list[np.ndarray]]:
-        return unpack_weights(student.files.get(path), path)
-
-    names = Submission([]).tests_namespace()  # shared by the tests, as in the notebook
-    names |= {"read_weights": read_weights}
+    # Shared by the tests, as in the notebook.
+    names = Submission([], files=student.files).tests_namespace()
     results = []
     for test in assignment.tests:
         start = time.monotonic()
-        result = _result(test, "passed", points=test.points)
 
         def ask(call: Any, test: Cell = test) -> None:
             names["call"] = call
@@ -189,6 +168,7 @@ def _ask(
 
         try:
             student.ask(program(own, assignment.cells, test), ask)
+            result = _result(test, "passed")
         except Ended as error:
             result = _stopped(test, error.status, error)
         except NotAnswered as error:
@@ -234,13 +214,11 @@ def draws(run: int) -> Iterator[None]:
         np.random.default_rng = make
 
 
-def _result(
-    test: Cell, status: str, message: str = "", *, points: int = 0, hidden: bool = False
-) -> dict[str, Any]:
+def _result(test: Cell, status: str, message: str = "", hidden: bool = False) -> dict[str, Any]:
     return {
         "id": test.grade_id,
         "title": test.title,
-        "points": points,
+        "points": test.points if status == "passed" else 0,
         "out_of": test.points,
         "status": status,
         "message": message,
@@ -251,7 +229,7 @@ def _result(
 
 def _stopped(test: Cell, status: str, error: Exception, why: str = "") -> dict[str, Any]:
     message = cut(f"{why}{error}", LONGEST)
-    return _result(test, status, message, hidden=_is_hidden(error, test))
+    return _result(test, status, message, _is_hidden(error, test))
 
 
 def _is_hidden(error: BaseException, test: Cell) -> bool:
@@ -262,15 +240,12 @@ def _is_hidden(error: BaseException, test: Cell) -> bool:
     lines: list[int] = []
     cause: BaseException | None = error
     while cause is not None:  # what a test raises may become an error of another kind
-        frames = traceback.extract_tb(cause.__traceback__)
-        lines += [at.lineno or 0 for at in frames if _is(at, test)]
+        for at in traceback.extract_tb(cause.__traceback__):
+            if (at.filename, at.name) == (test.grade_id, "<module>"):
+                lines.append(at.lineno or 0)
         cause = cause.__cause__ or cause.__context__
     above = test.source.split("\n")[: max(lines, default=0)]
     return any("BEGIN HIDDEN TESTS" in line for line in above)
-
-
-def _is(frame: traceback.FrameSummary, test: Cell) -> bool:
-    return frame.filename == test.grade_id and frame.name == "<module>"
 
 
 def _what_happened(student: Student, own: list[Own]) -> list[str]:
