@@ -230,7 +230,11 @@ def test_a_file_that_is_no_notebook_is_not_accepted(tmp_path: Path, text: str) -
         ("1 / 0", "stopped: ZeroDivisionError"),
         ("raise SystemExit", "stopped: SystemExit"),
         ("def f(:", "stopped: SyntaxError"),
+        ("-" * 100_000 + "1", "stopped: "),  # no source that the parser holds
+        ("x" + ".x" * 100_000, "stopped: "),
+        ("x\0", "stopped: "),
     ],
+    ids=lambda text: text[:20],
 )
 def test_what_an_answer_may_not_do_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str
