@@ -218,7 +218,7 @@ def test_written_answers_go_out_and_points_come_back(tmp_path: Path) -> None:
     assert table.splitlines()[1:] == ["'=b/2,answer-4,2,,", "ann,answer-4,2,,"]
     (folder / "scores.csv").write_text(table.replace("ann,answer-4,2,,", "ann,answer-4,2,1.5,good"))
     by_hand.hand_out(assignment, [*results, result("dan")], out)  # a second run keeps it
-    points, comments = by_hand.take_back(out)
+    points, comments, _ = by_hand.take_back(assignment, results, out)
     assert points == {("ann", "answer-4"): 1.5}
     made = {grade.student: grade for grade in report.grades(results, {}, points)}
     assert made["ann"].score == 4.5
@@ -232,4 +232,4 @@ def test_points_by_hand_that_cannot_be_are_refused(points: str, tmp_path: Path) 
     text = f"student_id,grade_id,max_points,points,comment\nann,answer-4,2,{points},\n"
     (tmp_path / "by_hand" / "scores.csv").write_text(text)
     with pytest.raises(ValueError, match="the points of ann"):
-        by_hand.take_back(tmp_path)
+        by_hand.take_back(Assignment("light", [], ""), [], tmp_path)

@@ -90,7 +90,7 @@ def test_what_spreadsheets_save_is_read_and_only_added_to(
     name: str, scores: Scores, assignment: Assignment, tmp_path: Path
 ) -> None:
     path, out = scores(SAVED[name]), tmp_path / "out"
-    points, comments = by_hand.take_back(out, assignment)
+    points, comments, _ = by_hand.take_back(assignment, [], out)
     assert points == DUE
     assert comments["ann", "answer-4"] == "well, nearly" or "," in name
     everybody = [result(student) for student in ("ann", "bob", "Zoë")]
@@ -99,7 +99,7 @@ def test_what_spreadsheets_save_is_read_and_only_added_to(
     by_hand.hand_out(assignment, [*everybody, result("Łucja")], out)
     before, after = (read.decode("latin-1").rstrip() for read in (SAVED[name], path.read_bytes()))
     assert after.startswith(before) or "Windows-1252" in name  # which has no Ł
-    assert by_hand.take_back(out, assignment) == (points, comments)
+    assert by_hand.take_back(assignment, everybody, out)[:2] == (points, comments)
     table = read_table(path, {"student_id"})
     names = [row["student_id"] for _, row in table.records(["student_id"])]
     assert names[-1] == "Łucja"
@@ -143,7 +143,7 @@ def test_the_rest_is_refused_and_left_as_it_is(
 ) -> None:
     path = scores(text.encode())
     with pytest.raises(ValueError, match=rf"scores\.csv(, |: ).*{message}"):
-        by_hand.take_back(tmp_path / "out", assignment)
+        by_hand.take_back(assignment, [], tmp_path / "out")
     with pytest.raises(ValueError, match=message):
         by_hand.hand_out(assignment, [result("ann"), result("new")], tmp_path / "out")
     assert path.read_bytes() == text.encode()
@@ -157,9 +157,9 @@ def test_an_accent_is_one_letter_or_two(
     one, two = "Zo\u00eb", "Zoe\u0308"
     scores(f"{COLUMNS}\n{two},answer-4,2,1,\n".encode())
     results = [result(one)]
-    points, _ = by_hand.take_back(tmp_path / "out", assignment, results)
+    points, _, strangers = by_hand.take_back(assignment, results, tmp_path / "out")
     assert points == {(one, "answer-4"): 1}
-    assert by_hand.strangers(tmp_path / "out", assignment, results) == []
+    assert strangers == []
     students = tmp_path / "students.csv"
     students.write_text(f"student_id,days_late,penalty_per_day\n{two},1,0.5\n", encoding="utf-8")
     (grade,) = report.grades(results, report.read_students(students), points)
@@ -177,7 +177,7 @@ def test_rows_of_nobody_are_kept_and_named(
     path, out = scores(text.encode()), tmp_path / "out"
     by_hand.hand_out(assignment, [result("ann")], out)
     assert path.read_text() == text
-    named = by_hand.strangers(out, assignment, [result("ann")])
+    _, _, named = by_hand.take_back(assignment, [result("ann")], out)
     assert [name.partition(", line ")[2] for name in named] == [
         "3: ann has no answer-9 now; not counted",
         "4: zoe has no answer-4 now; not counted",
@@ -189,7 +189,7 @@ def test_a_name_that_would_be_a_formula_is_found_again(
 ) -> None:
     """Some spreadsheets take the quote before it for their own."""
     scores(f"{COLUMNS}\n=b/2,answer-4,2,1,\n'=c,answer-4,2,2,\n".encode())
-    points, _ = by_hand.take_back(tmp_path / "out", assignment)
+    points, _, _ = by_hand.take_back(assignment, [], tmp_path / "out")
     keys = [report.key_of(result("=b", "2")), report.key_of(result("=c"))]
     assert points == dict(zip(((key, "answer-4") for key in keys), (1, 2), strict=True))
 
@@ -200,9 +200,8 @@ def test_a_number_without_its_zeros_is_found_again(
     path = scores(f"{COLUMNS}\n7,answer-4,2,1,\n8,answer-4,2,2,\n90,answer-4,2,0,\n".encode())
     before, out = path.read_bytes(), tmp_path / "out"
     results = [result(student) for student in ("007", "8", "090", "0090")]
-    points, _ = by_hand.take_back(out, assignment, results)
+    points, _, (stranger,) = by_hand.take_back(assignment, results, out)
     assert points == {("007", "answer-4"): 1, ("8", "answer-4"): 2, ("90", "answer-4"): 0}
-    (stranger,) = by_hand.strangers(out, assignment, results)
     assert "line 4: 90 has no answer-4" in stranger  # whose of two it is is not guessed
     by_hand.hand_out(assignment, results[:2], out)
     assert path.read_bytes() == before

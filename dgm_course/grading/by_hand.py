@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import count
@@ -132,47 +132,44 @@ def _digest(text: str) -> str:
 
 
 def take_back(
-    out: Path, assignment: Assignment | None = None, results: Sequence[Result] = ()
-) -> tuple[dict[Key, float], dict[Key, str]]:
-    """The points that are filled in, and the comments.
-
-    Args:
-        assignment: says how many points there are for a task; else the table does.
-        results: say whose number a spreadsheet has written without its zeros.
+    assignment: Assignment, results: list[Result], out: Path
+) -> tuple[dict[Key, float], dict[Key, str], list[str]]:
+    """The points that are filled in, the comments, and the rows that belong to no answer now.
 
     Raises:
         ValueError: if points are no number or more than there are, or two rows of one answer
             differ.
     """
-    _, rows = _read(out / "by_hand" / "scores.csv", assignment, results)
-    points = {key: row.points for key, row in rows.items() if row.points is not None}
-    return points, {key: row.comment for key, row in rows.items() if row.comment}
-
-
-def strangers(out: Path, assignment: Assignment, results: list[Result]) -> list[str]:
-    """Rows that are filled in and belong to no answer that there is, each with its line."""
     path = out / "by_hand" / "scores.csv"
     _, rows = _read(path, assignment, results)
     known = _answers(results)
-    return [
+    points = {key: row.points for key, row in rows.items() if row.points is not None}
+    comments = {key: row.comment for key, row in rows.items() if row.comment}
+    strangers = [
         f"{path}, line {row.line}: {student} has no {task} now; not counted"
         for (student, task), row in rows.items()
-        if (student, task) not in known and (row.points is not None or row.comment)
+        if (student, task) in {*points, *comments} - known
     ]
+    return points, comments, strangers
 
 
-def _answers(results: Sequence[Result]) -> set[Key]:
+def _answers(results: list[Result]) -> set[Key]:
     return {(key_of(result), task["id"]) for result in results for task in result["written"]}
 
 
 def _read(
-    path: Path, assignment: Assignment | None, results: Sequence[Result]
+    path: Path, assignment: Assignment, results: list[Result]
 ) -> tuple[Table | None, dict[Key, Row]]:
-    """The table, None if there is none yet, and what is filled in for each answer."""
+    """The table, None if there is none yet, and what is filled in for each answer.
+
+    Args:
+        assignment: says how many points there are for a task.
+        results: say whose number a spreadsheet has written without its zeros.
+    """
     if not path.exists():
         return None, {}
     table = read_table(path, {"student_id", "grade_id", "points"})
-    most = {task.grade_id: float(task.points) for task in assignment.written} if assignment else {}
+    most = {task.grade_id: float(task.points) for task in assignment.written}
     rows: dict[Key, Row] = {}
     for line, cells in table.records(COLUMNS):
         student, task, largest, points, comment = (cells[name] for name in COLUMNS)
@@ -188,15 +185,12 @@ def _read(
                 )
             what = f"the points of {student} for {task}"
             row = Row(line, number(points, what, bound) if points else None, comment)
+            other = rows.setdefault((clean(harmless(student)), task), row)
+            if (other.points, other.comment) != (row.points, row.comment):
+                came = f"got another than in line {other.line}"
+                raise ValueError(f"expected one row of {student} for {task}, {came}")
         except ValueError as error:
             raise ValueError(f"{table.at(line)}: {error}") from error
-        key = clean(harmless(student)), task
-        other = rows.setdefault(key, row)
-        if (other.points, other.comment) != (row.points, row.comment):
-            raise ValueError(
-                f"{table.at(line)}: expected one row of {student} for {task}, "
-                f"got another than in line {other.line}"
-            )
     known = _answers(results)
     for student, task in {*rows} - known:  # "007" comes back as 7
         lost = known - {*rows}

@@ -153,9 +153,9 @@ def _report(
     results = stored.load_results(out, source)
     try:
         rows = reporting.read_students(students) if students else {}
-        points, comments = by_hand.take_back(out, source, results)
+        points, comments, strangers = by_hand.take_back(source, results, out)
         remarks = by_hand.hand_out(source, results, out, write)
-        remarks += by_hand.strangers(out, source, results) + reporting.versions(results)
+        remarks += strangers + reporting.versions(results)
         made = reporting.grades(results, rows, points)
         aside = stored.aside(out, source, {stored.file_name(grade.student) for grade in made})
     except (ValueError, OSError) as error:
