@@ -15,7 +15,8 @@ from shlex import quote
 
 import pytest
 
-from dgm_course.grading.batch import file_name, run_seed, shard
+from dgm_course.grading.batch import run_seed, shard
+from dgm_course.grading.results import file_name
 from dgm_course.grading.submissions import Entry
 from dgm_course.lectures.files import write_whole
 from tests.grading import light

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dgm_course.grading.batch import Batch, store
+from dgm_course.grading.batch import Batch
 from dgm_course.grading.grade import Assignment, grade
 from dgm_course.grading.notebook import read_cells
 from dgm_course.grading.submissions import find
@@ -34,7 +34,7 @@ def test_forty_real_submissions_get_what_they_are_due(tmp_path: Path) -> None:
         for entry in entries:
             if entry not in together:
                 result = grade(batch.assignment, entry, seed=batch.seed, limits=patient)
-                store(result, batch.out, entry)
+                batch.store(entry, result)
     assert batch.waiting(entries) == together
     assert len([*batch.run(together, jobs=2)]) == 2
     assert batch.waiting(entries) == []

@@ -25,7 +25,7 @@ from typing import Any
 
 import dgm_course
 from dgm_course.grading.grade import Assignment, grade, unfinished
-from dgm_course.grading.results import RUN, file_name, read_result, wrong_in
+from dgm_course.grading.results import RUN, read_result, result_path, wrong_in
 from dgm_course.grading.sandbox import running_time
 from dgm_course.grading.submissions import Entry, digest
 from dgm_course.grading.walls import Limits
@@ -73,7 +73,7 @@ class Batch:
 
     def _is_done(self, entry: Entry) -> bool:
         try:
-            result = read_result(result_path(self.out, entry))
+            result = read_result(self._path(entry))
         except (OSError, ValueError):
             return False
         now = digest(entry), self.assignment.digest, self.seed, self.unsafe
@@ -122,7 +122,7 @@ class Batch:
         try:
             if exit_code != 0:
                 self.finish(entry, f"the grader's own process ended with exit code {exit_code}")
-            status: str = read_result(result_path(self.out, entry))["status"]
+            status: str = read_result(self._path(entry))["status"]
         except NotStored as error:
             if error.for_all:
                 raise
@@ -144,20 +144,24 @@ class Batch:
         Raises:
             NotStored: if that is not possible.
         """
+        result |= {"limits": asdict(self.limits), "folder": self.folder}
         try:
-            store(result | {"limits": asdict(self.limits), "folder": self.folder}, self.out, entry)
+            write_whole(self._path(entry), json.dumps(result, indent=1))
         except OSError as error:
-            raise NotStored(result_path(self.out, entry), error) from error
+            raise NotStored(self._path(entry), error) from error
+
+    def _path(self, entry: Entry) -> Path:
+        return result_path(self.out, entry.student, entry.attempt)
 
 
 def _job(batch: Batch, entry: Entry) -> None:
     """Grade one submission in this process, which ends with the run that started it."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    options: dict[str, Any] = {"limits": batch.limits, "unsafe": batch.unsafe}
     try:
         try:
-            batch.store(entry, grade(batch.assignment, entry, seed=batch.seed, **options))
+            result = grade(batch.assignment, entry, batch.seed, batch.limits, batch.unsafe)
+            batch.store(entry, result)
         except NotStored:
             raise
         except Exception as error:
@@ -165,16 +169,6 @@ def _job(batch: Batch, entry: Entry) -> None:
             batch.finish(entry, why, traceback.format_exc())
     except NotStored:
         sys.exit(1)  # the run that started this meets it too, and says so
-
-
-def result_path(out: Path, entry: Entry) -> Path:
-    """The file of a submission's result."""
-    return out / "results" / f"{file_name(entry.student, entry.attempt)}.json"
-
-
-def store(result: dict[str, Any], out: Path, entry: Entry) -> None:
-    """Write a result, whole or not at all."""
-    write_whole(result_path(out, entry), json.dumps(result, indent=1))
 
 
 def run_seed(out: Path, assignment: str, given: int | None) -> int:

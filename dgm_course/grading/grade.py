@@ -62,7 +62,7 @@ class Assignment:
 
 
 def grade(
-    assignment: Assignment, entry: Entry, *, seed: int, limits: Limits, unsafe: bool = False
+    assignment: Assignment, entry: Entry, seed: int, limits: Limits, unsafe: bool = False
 ) -> dict[str, Any]:
     """The result of a submission, as plain data for JSON."""
     start = time.monotonic()

@@ -58,6 +58,11 @@ def _short(part: str) -> str:
     return name if len(name) <= 100 else f"{name[:80]}+{sha256(name.encode()).hexdigest()[:16]}"
 
 
+def result_path(out: Path, student: str, attempt: str) -> Path:
+    """The file of a submission's result."""
+    return out / "results" / f"{file_name(student, attempt)}.json"
+
+
 def check_names(out: Path, entries: list[Entry]) -> None:
     """Raise a ValueError if ``out`` lies where two of these names are one.
 
@@ -149,9 +154,7 @@ def set_aside(out: Path, entries: list[Entry], folder: str, add: bool) -> None:
             or, as one of several, has one that another has too.
     """
     aside = out / "set_aside" / "results"
-    here = {
-        out / "results" / f"{file_name(entry.student, entry.attempt)}.json" for entry in entries
-    }
+    here = {result_path(out, entry.student, entry.attempt) for entry in entries}
     for path in here:
         if not path.exists() and (aside / path.name).exists():
             path.parent.mkdir(parents=True, exist_ok=True)
