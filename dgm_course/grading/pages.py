@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from dgm_course.grading.grade import CRASHED
@@ -43,14 +43,14 @@ def text(value: object) -> str:
     return escape(printable(str(value)))
 
 
-def _table(head: list[str], rows: list[list[object]]) -> str:
-    lines = ["<tr>" + "".join(f"<th>{text(x)}</th>" for x in head) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{text(x)}</td>" for x in row) + "</tr>" for row in rows]
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = ["".join(f"<th>{text(x)}</th>" for x in head)]
+    lines += ["".join(f"<td>{text(x)}</td>" for x in row) for row in rows]
+    return "\n".join(["<table>", *(f"<tr>{line}</tr>" for line in lines), "</table>"])
 
 
-def _list(items: list[str]) -> str:
-    return "<ul>\n" + "\n".join(f"<li>{text(item)}</li>" for item in items) + "\n</ul>"
+def _list(items: Iterable[str]) -> str:
+    return "\n".join(["<ul>", *(f"<li>{text(item)}</li>" for item in items), "</ul>"])
 
 
 def feedback(grade: Grade, comments: Mapping[tuple[str, str], str]) -> str:
@@ -62,7 +62,7 @@ def feedback(grade: Grade, comments: Mapping[tuple[str, str], str]) -> str:
     result = grade.result
     if result is None:
         return PAGE.format(title=text(grade.student), body="<p>Nothing was handed in.</p>")
-    rows: list[list[object]] = []
+    rows = []
     for test in result["tests"]:
         expected, _, came = test["message"].partition("; got ")
         if test["hidden"]:
@@ -72,14 +72,8 @@ def feedback(grade: Grade, comments: Mapping[tuple[str, str], str]) -> str:
         rows.append([test["title"], points, state, expected.removeprefix("expected "), came])
     for task in result["written"]:
         state = "empty" if task["empty"] else "graded by hand"
-        rows.append(
-            [
-                task["id"],
-                f"of {task['out_of']:g}",
-                state,
-                comments.get((key_of(result), task["id"]), ""),
-            ]
-        )
+        comment = comments.get((key_of(result), task["id"]), "")
+        rows.append([task["id"], f"of {task['out_of']:g}", state, comment])
     total = f"{grade.score:g} of {grade.out_of:g} points"
     parts = [f"<p>{text(total)}</p>", _table(["asked", "points", "", "expected", "came"], rows)]
     if remarks := [*grade.remarks, *result["notes"]]:
@@ -116,22 +110,16 @@ def class_report(
         states = Counter(test["status"] for test in tests if test["title"] == title)
         parts += [f"<h3>{text(title)}</h3>", _histogram(states)]
     missed = Counter(test["title"] for test in tests if test["status"] != "passed")
-    rows: list[list[object]] = [
-        [title, n, f"{n / len(counted):.0%}"] for title, n in missed.most_common()
-    ]
+    rows = [(title, n, f"{n / len(counted):.0%}") for title, n in missed.most_common()]
     parts += ["<h2>Failed most</h2>", _table(["test", "students", "of all"], rows)]
-    look: list[list[object]] = [
-        [key_of(r), r["status"], "\n".join(why)] for r in results if (why := reasons(r))
-    ]
+    look = [(key_of(r), r["status"], "\n".join(why)) for r in results if (why := reasons(r))]
     parts += ["<h2>To look at</h2>", _table(["submission", "status", "why"], look)]
-    special: list[list[object]] = [
-        [g.student, f"{g.score:g}", "; ".join(g.remarks)] for g in made if g.remarks
-    ]
+    special = [(g.student, f"{g.score:g}", "; ".join(g.remarks)) for g in made if g.remarks]
     parts += ["<h2>Late, several attempts, overrides, written answers</h2>"]
     parts += [_table(["student", "score", "why"], special)]
     if aside:
         parts += ["<h2>Set aside: not counted, since there is no such submission now</h2>"]
-        parts += [_list([*aside])]
+        parts += [_list(aside)]
     if others:
         parts += ["<h2>Not a submission</h2>", _list(others)]
     return PAGE.format(title=text("Class report"), body="\n".join(parts))
