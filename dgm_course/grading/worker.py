@@ -150,7 +150,8 @@ def _answer(
         if kind != "call":
             return
         try:
-            frame = pack("value", MAX_ANSWER, value=answers(fields["target"], *fields["arguments"]))
+            result = answers(fields["target"], *fields["arguments"])
+            frame = pack("value", MAX_ANSWER, value=result)
         except NotAnswered as error:
             frame = pack("not answered", message=short(str(error)))
         except (CheckFailed, ProtocolError) as error:
