@@ -184,28 +184,26 @@ def program(
     Set-up cells come from the release, each before the student's cells that follow it there; they
     have negative numbers. The first ones (`first_setup`) are left out: they have run.
     """
-    order = {cell.number: i for i, cell in enumerate(released)}
-    end = len(released) if test is None else order[test.number]
-    late = [cell for cell in released[:end] if is_setup(cell)][len(first_setup(released)) :]
-    waiting = [(order[cell.number], cell.source) for cell in late]
+    above = [cell for cell in released if test is None or cell.number < test.number]
+    waiting = [cell for cell in above if is_setup(cell)][len(first_setup(released)) :]
     cells: dict[int, str] = {}
-    for i in sorted(_seen(own, order, end)) if test else range(len(own)):
+    for i in sorted(_seen(own, test.number)) if test else range(len(own)):
         mine = own[i]
-        while mine.of and waiting and waiting[0][0] <= order[mine.of.number]:
-            n, source = waiting.pop(0)
-            cells[-n - 1] = source
+        while mine.of and waiting and waiting[0].number <= mine.of.number:
+            setup = waiting.pop(0)
+            cells[-setup.number] = setup.source
         if mine.runs:
             cells[mine.cell.number] = mine.cell.source
-    return cells | {-n - 1: source for n, source in waiting}
+    return cells | {-cell.number: cell.source for cell in waiting}
 
 
-def _seen(own: Sequence[Own], order: dict[int, int], test: int) -> set[int]:
+def _seen(own: Sequence[Own], test: int) -> set[int]:
     """The places of the student's cells that a test sees: all above it.
 
     If it is not there, its place is the next released cell after the one that it followed. An
     answer that was moved below it counts too, with the own cells right above that answer.
     """
-    at = {order[m.of.number]: i for i, m in reversed([*enumerate(own)]) if m.of and not m.again}
+    at = {m.of.number: i for i, m in reversed([*enumerate(own)]) if m.of and not m.again}
     if (place := at.get(test, -1)) < 0:
         before = at[max(n for n in at if n < test)] if min(at, default=test) < test else -1
         place = min((i for i in at.values() if i > before), default=len(own))
@@ -213,7 +211,7 @@ def _seen(own: Sequence[Own], order: dict[int, int], test: int) -> set[int]:
     above = {mine.of.number for mine in own[:place] if mine.of}
     for i, mine in enumerate(own[place:], start=place):
         of = mine.of
-        if of and of.is_answer and order[of.number] < test and of.number not in above:
+        if of and of.is_answer and of.number < test and of.number not in above:
             seen.add(i)
             while i > place and own[i - 1].of is None:
                 seen.add(i := i - 1)
@@ -232,13 +230,12 @@ def written(
     below it. If these hold the placeholder alone, it is those above and what was added to the text
     of the task; and if there is nothing either, code cells below that hold words and no code.
     """
-    order = {cell.number: i for i, cell in enumerate(released)}
-    places = {order[mine.of.number]: n for n, mine in enumerate(own) if mine.of}
+    places = {mine.of.number: n for n, mine in enumerate(own) if mine.of}
     for i, task in enumerate(released):
         if not task.is_written:
             continue
         has_id = [mine for mine in own if mine.of is task]
-        last = places.get(max((n for n in places if n <= i), default=-1), -1)
+        last = places.get(max((n for n in places if n <= task.number), default=-1), -1)
         below, above = _beside(own[last + 1 :]), _beside(own[:last][::-1])[::-1]
         above = [mine for mine in above if has_id and mine.cell.kind != "code"]
         above += [m for m in own if i and m.of is released[i - 1] and m.of.kind == "markdown"]

@@ -24,7 +24,7 @@ STUBS = ("raise NotImplementedError()", "YOUR ANSWER HERE")
 
 @dataclass
 class Cell:
-    """One cell, and what nbgrader's metadata say of it."""
+    """One cell, and what nbgrader's metadata say of it; numbers rise from a notebook's top."""
 
     number: int
     kind: str
