@@ -6,7 +6,6 @@ most the submissions that were being graded, and they are graded again the next 
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import json
@@ -25,7 +24,7 @@ from typing import Any
 
 import dgm_course
 from dgm_course.grading.grade import Assignment, grade, unfinished
-from dgm_course.grading.results import RUN, read_result, result_path, wrong_in
+from dgm_course.grading.results import RUN, read_result, readable, result_path, wrong_in
 from dgm_course.grading.sandbox import running_time
 from dgm_course.grading.submissions import Entry, digest
 from dgm_course.grading.walls import Limits
@@ -219,11 +218,7 @@ def _recovered(out: Path) -> dict[str, Any] | None:
     Raises:
         ValueError: if they differ.
     """
-    runs = set()
-    for path in (out / "results").glob("*.json"):
-        with contextlib.suppress(OSError, ValueError):
-            result = read_result(path)
-            runs.add((result["assignment"], result["seed"]))
+    runs = {(result["assignment"], result["seed"]) for result in readable(out).values()}
     if len(runs) > 1:
         raise ValueError(f"{out / 'run.json'} holds no record, and the results have several seeds")
     return next(({"assignment": name, "seed": seed} for name, seed in runs), None)

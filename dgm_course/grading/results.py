@@ -120,6 +120,15 @@ def wrong_in(value: Any, form: Any, name: str = "it") -> str:
     return "" if type(value) is form else f"{name} as {type(value).__name__}"
 
 
+def readable(out: Path) -> dict[Path, dict[str, Any]]:
+    """The results that can be read, by their files."""
+    found = {}
+    for path in (out / "results").glob("*.json"):
+        with contextlib.suppress(OSError, ValueError):
+            found[path] = read_result(path)
+    return found
+
+
 def load_results(out: Path, assignment: Assignment) -> list[dict[str, Any]]:
     """All results, by student and attempt; for a file that holds none, that it is to be graded."""
     results = []
@@ -157,31 +166,25 @@ def set_aside(out: Path, entries: list[Entry], folder: str, add: bool) -> None:
     here = {result_path(out, entry.student, entry.attempt) for entry in entries}
     for path in here:
         if not path.exists() and (aside / path.name).exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
             _move(aside / path.name, path)
-    elsewhere = {}
     there = {*(out / "results").glob("*.json")}
-    for path in there:
-        try:
-            lies = read_result(path).get("folder", folder)
-        except (OSError, ValueError):
-            continue
-        if lies != folder:
-            elsewhere[path] = lies
+    lies_in = {path: result.get("folder", folder) for path, result in readable(out).items()}
+    elsewhere = {path: other for path, other in lies_in.items() if other != folder}
     if not add and elsewhere and not here & there:
         other = next(iter(elsewhere.values()))
         raise ValueError(
             f"{out} holds the results of {other}, and none of these is in {folder}: give --add "
             "if it is another part of the class, or another --out"
         )
-    twice = sorted(p.stem for p in here & {*elsewhere} if Path(elsewhere[p]).exists())
-    if add and twice:
+    both = [path for path in here & {*elsewhere} if Path(elsewhere[path]).exists()]
+    if add and both:
+        twice = sorted(both, key=lambda path: path.stem)
+        names = ", ".join(path.stem for path in twice[:20])
         raise ValueError(
-            f"expected with --add each submission in one folder, got {', '.join(twice[:20])} "
-            f"in {elsewhere[out / 'results' / f'{twice[0]}.json']} and in {folder}"
+            f"expected with --add each submission in one folder, got {names} "
+            f"in {elsewhere[twice[0]]} and in {folder}"
         )
     for path in there - here - ({*elsewhere} if add else set()):
-        aside.mkdir(parents=True, exist_ok=True)
         _move(path, aside / path.name)
 
 
@@ -197,12 +200,11 @@ def aside(out: Path, assignment: Assignment, graded: set[str]) -> list[str]:
     ]
     pages = [path for path in (out / "feedback").glob("*.html") if path.stem not in graded]
     for path in (*(out / name for name in written), *pages):
-        to = out / "set_aside" / path.relative_to(out)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        _move(path, to)
+        _move(path, out / "set_aside" / path.relative_to(out))
     return ["/".join(filter(None, _names(name))) for name in names]
 
 
 def _move(path: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):  # another shard was first
         os.replace(path, to)
