@@ -1,15 +1,7 @@
 """From the results of many submissions to grades: one row a student, as nbgrader exports them.
 
-What the course decides beyond the tests comes from one table, ``--students FILE.csv``, with a row
-per student and any of these columns; the student_id ``*`` gives the rule for all, and
-``alice/second`` a row for one of alice's attempts:
-
-- last_name, first_name, email, duedate, timestamp: as nbgrader's; with both dates (ISO) the days
-  of delay are computed;
-- days_late: how late it came, if there are no dates; free_days: how many days cost nothing;
-  penalty_per_day: points for each further day or part of one;
-- keep: which of several attempts counts, "best" (the default) or "last" (by name);
-- override: the score instead of all this, with its reason in the column reason.
+What the course decides beyond the tests (late days, which attempt counts, overrides) comes from one
+table, ``--students FILE.csv``; docs/teaching/grading.md says what its columns mean.
 """
 
 from __future__ import annotations
@@ -84,9 +76,10 @@ def _checked(student: str, row: dict[str, str]) -> dict[str, str]:
     """
     if row.get("override") and not row.get("reason"):
         raise ValueError(f"the override of {student} needs a reason")
-    row |= {name: row[name].lower() for name in {"keep"} & {*row}}
-    if row.get("keep", "best") not in ("best", "last"):
-        raise ValueError(f"expected keep to be best or last, got {row['keep']!r}")
+    if "keep" in row:
+        row["keep"] = row["keep"].lower()
+        if row["keep"] not in ("best", "last"):
+            raise ValueError(f"expected keep to be best or last, got {row['keep']!r}")
     for name in {"days_late", "free_days", "penalty_per_day", "override"} & {*row}:
         row[name] = str(number(row[name], f"{name} of {student}"))
     for name in {"duedate", "timestamp"} & {*row}:
@@ -105,7 +98,7 @@ def grades(
 
     Args:
         rows: of `read_students`.
-        by_hand: points of written answers, by file name of the submission and grade id.
+        by_hand: points of written answers, by `key_of` their submission and by task.
     """
     attempts = defaultdict(list)
     for result in results:
@@ -137,13 +130,11 @@ def _grade(
     keys = ("*", student, f"{student}/{result['attempt']}")
     rule = {name: text for key in keys for name, text in rows.get(key, {}).items()}
     remarks = []
-    scores = [by_hand.get((key_of(result), task["id"])) for task in result["written"]]
-    missing = sum(
-        s is None and not w["empty"] for s, w in zip(scores, result["written"], strict=True)
-    )
-    if missing:
+    key = key_of(result)
+    scores = [(by_hand.get((key, task["id"])), task["empty"]) for task in result["written"]]
+    if missing := sum(score is None and not empty for score, empty in scores):
         remarks.append(f"{missing} written answers not graded yet")
-    hand = sum(score or 0.0 for score in scores)
+    hand = sum(score or 0.0 for score, _ in scores)
     days = _days_late(rule)
     free = float(rule.get("free_days") or 0)
     raw = result["points"] + hand
