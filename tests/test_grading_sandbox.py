@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -482,7 +483,7 @@ def test_an_unsafe_process_is_limited_and_ended_too() -> None:
 
 @needs("bubblewrap")
 def test_a_process_that_is_gone_is_noticed() -> None:
-    with Sandbox(LIMITS) as process:
+    with closing(Sandbox(LIMITS)) as process:
         process.send(time.monotonic() + 120, "begin", cells=[], limits=[])
         process.receive(time.monotonic() + 120)
         process._process.kill()

@@ -146,7 +146,7 @@ class Student:
     def close(self) -> None:
         """End the student's processes."""
         if self._sandbox is not None:
-            self._sandbox.end()
+            self._sandbox.close()
             self._sandbox = None
 
 

@@ -7,6 +7,7 @@ import selectors
 import signal
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class Sandbox:
 
     def __init__(self, limits: Limits, *, unsafe: bool = False) -> None:
         course = str(Path(__file__).resolve().parent.parent.parent)
-        self.limits, self.printed, self.sent, self._said = limits, 0, 0, bytearray()
+        self.limits = limits
         self._process = subprocess.Popen(
             python(course) if unsafe else command(limits),
             stdin=subprocess.PIPE,
@@ -86,8 +87,8 @@ class Sandbox:
             env=environment(os.environ.get("TMPDIR", "/tmp")) if unsafe else {},
         )
         pipes = self._process.stdin, self._process.stdout, self._process.stderr
-        assert all(pipes)
-        self._to, self._from, self._err = (pipe.fileno() for pipe in pipes if pipe)
+        self._pipes = [pipe for pipe in pipes if pipe]
+        self._to, self._from, self._err = (pipe.fileno() for pipe in self._pipes)
         self._selector = selectors.DefaultSelector()
         for fd in (self._to, self._from, self._err):
             os.set_blocking(fd, False)
@@ -97,7 +98,7 @@ class Sandbox:
 
     def fresh(self) -> None:
         """Count what is used from here on as a new question's."""
-        self.said()
+        self.printed, self.sent, self._said = 0, 0, bytearray()
         self._before, self._left_out = self._times(), 0.0
 
     def send(self, deadline: float, kind: str, **fields: Any) -> None:
@@ -205,16 +206,10 @@ class Sandbox:
     def _last_words(self) -> str:
         if self._err in self._selector.get_map():
             self._take_output()
-        said = self.said().strip()
+        said = self._said.decode(errors="replace").strip()
         return f"; it said: {said[-300:]}" if said else ""
 
-    def said(self) -> str:
-        """The end of what was printed since the last time; the counts begin anew."""
-        text = self._said.decode(errors="replace")
-        self.printed, self.sent, self._said = 0, 0, bytearray()
-        return text
-
-    def end(self) -> None:
+    def close(self) -> None:
         """End the whole process group, and with the first process of the sandbox all others."""
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -222,15 +217,8 @@ class Sandbox:
             pass
         self._process.wait()
         self._selector.close()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe:
-                pipe.close()
-
-    def __enter__(self) -> Sandbox:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
+        for pipe in self._pipes:
+            pipe.close()
 
 
 def _family(root: int) -> list[int]:
@@ -276,7 +264,7 @@ def check() -> None:
     Raises:
         SandboxMissing: if that does not work, with what bubblewrap says.
     """
-    with Sandbox(Limits()) as sandbox:
+    with closing(Sandbox(Limits())) as sandbox:
         deadline = running_time() + 120
         try:
             sandbox.send(deadline, "begin", cells=[], limits=[])

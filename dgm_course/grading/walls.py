@@ -149,7 +149,8 @@ def python(course: str, seen: Callable[[str], str] = str) -> list[str]:
     # -I: nothing is imported from the working folder, the user's packages or PYTHONPATH;
     # -S: no .pth file of an installed package runs.
     start = START.format(course, [*map(seen, site.getsitepackages())])
-    return [seen(sys.executable), "-I", "-S", "-B", "-c", start, _pid_namespace()]
+    namespace = os.readlink("/proc/self/ns/pid")
+    return [seen(sys.executable), "-I", "-S", "-B", "-c", start, namespace]
 
 
 def environment(home: str) -> dict[str, str]:
@@ -159,10 +160,6 @@ def environment(home: str) -> dict[str, str]:
     # torch.compile would need a compiler.
     one_thread |= {"OMP_THREAD_LIMIT": "1", "TORCHDYNAMO_DISABLE": "1"}
     return {"HOME": home, "LANG": "C.UTF-8", "PATH": "/usr/bin", "MPLBACKEND": "agg", **one_thread}
-
-
-def _pid_namespace() -> str:
-    return os.readlink("/proc/self/ns/pid")
 
 
 def _folders() -> list[str]:

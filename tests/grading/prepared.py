@@ -60,4 +60,4 @@ def sandboxes() -> Iterator[Waiting]:
             yield waiting
         finally:
             if waiting.sandbox is not None:
-                waiting.sandbox.end()
+                waiting.sandbox.close()
