@@ -96,33 +96,31 @@ def test_nobody_is_lost_and_everybody_gets_their_due(folder: Path) -> None:
 
 @needs("bubblewrap")
 @pytest.mark.slow
-def test_two_shards_at_the_same_time_give_the_same_grades(folder: Path) -> None:
-    shards = [start(folder, "shards", "--shard", f"{i}/2", "--jobs", "1") for i in (0, 1)]
-    for process in shards:
-        finish(process)
-    report(folder, "shards")
-    assert grades(folder, "shards") == grades(folder, "serial")
+def test_two_shards_killed_at_ten_random_moments_give_the_same_grades(folder: Path) -> None:
+    """Side by side, one of them with two jobs; one and the other is killed and begun again."""
 
+    def begin(i: int) -> subprocess.Popen[bytes]:
+        return start(folder, "killed", "--shard", f"{i}/2", "--jobs", str(i + 1))
 
-@needs("bubblewrap")
-@pytest.mark.slow
-def test_killed_at_ten_random_moments_two_jobs_give_the_same_grades(folder: Path) -> None:
     chance = random.Random(5)
     out, done = folder / "killed" / "results", 0
-    for _ in range(10):
-        process = start(folder, "killed", "--jobs", "2")
-        enough = done + chance.randrange(15)
-        while len([*out.glob("*.json")]) < enough and process.poll() is None:
+    shards = [begin(0), begin(1)]
+    for i in [0, 1] * 5:
+        enough = done + chance.randrange(20)
+        while len([*out.glob("*.json")]) < enough and shards[i].poll() is None:
             time.sleep(0.05)
         time.sleep(chance.uniform(0, 0.2))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        assert shards[i].poll() is None  # it is killed in the middle
+        shards[i].send_signal(signal.SIGKILL)
+        shards[i].communicate()
         results = [json.loads(path.read_text()) for path in out.glob("*.json")]
         assert all(result["student"] and result["tests"] for result in results)
         assert done <= len(results)
         done = len(results)
-    assert 0 < done < N  # it was killed in the middle
-    finish(start(folder, "killed", "--jobs", "2"))
+        shards[i] = begin(i)
+    for process in shards:
+        finish(process)
+    report(folder, "killed")
     assert grades(folder, "killed") == grades(folder, "serial")
 
 
