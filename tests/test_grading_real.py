@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from dgm_course.grading.batch import Batch
 from dgm_course.grading.grade import Assignment, grade
-from dgm_course.grading.notebook import read_cells
+from dgm_course.grading.notebook import Cell, read_cells
 from dgm_course.grading.submissions import find
 from dgm_course.grading.walls import Limits
 from tests.assignment import RELEASE, SOLUTION, SOURCE
@@ -21,20 +22,33 @@ from tests.grading.scale import not_as_due
 from tests.needs import needs
 
 
+@dataclass(frozen=True)
+class OneTask(Assignment):
+    """The assignment with the tests of a task alone; of "", with all."""
+
+    task: str = ""
+
+    @property
+    def tests(self) -> list[Cell]:
+        return [test for test in super().tests if test.grade_id.startswith(f"test-{self.task}")]
+
+
 @needs("bubblewrap")
 @pytest.mark.slow
 def test_forty_real_submissions_get_what_they_are_due(tmp_path: Path) -> None:
-    """Two as assistants grade them, side by side; the others, one by one, in one sandbox."""
+    """Two as assistants grade them, side by side; the others, one by one, in one sandbox, and the
+    wrong ones are asked of the task alone at which they must lose points."""
     chosen = fill(tmp_path, 40, sparing=True)
     patient = Limits(seconds=300, seconds_in_all=3000)  # the machine may be busy
-    batch = Batch(Assignment.read(SOURCE), tmp_path, 3, patient)
+    whole = Assignment.read(SOURCE)
+    batch = Batch(whole, tmp_path, 3, patient)
     entries, _ = find(tmp_path / "submissions")
     together = entries[::20]
     with sandboxes():
-        for entry in entries:
+        for entry, real in zip(entries, chosen, strict=True):
             if entry not in together:
-                result = grade(batch.assignment, entry, seed=batch.seed, limits=patient)
-                batch.store(entry, result)
+                asked = OneTask(whole.name, whole.cells, whole.digest, real.task)
+                batch.store(entry, grade(asked, entry, seed=batch.seed, limits=patient))
     assert batch.waiting(entries) == together
     assert len([*batch.run(together, jobs=2)]) == 2
     assert batch.waiting(entries) == []
