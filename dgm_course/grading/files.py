@@ -185,11 +185,8 @@ def files_of(source: Path, parts: tuple[tuple[str, str], ...]) -> list[File]:
     """The files of a submission: what lies in parts of a folder or a zip archive.
 
     Args:
-        parts: names of files and folders in ``source``, each with its name in the submission;
-            none if ``source`` is the submission.
+        parts: names of files and folders in ``source``, each with its name in the submission.
     """
-    if not parts:
-        source, parts = source.parent, ((source.name, "" if source.is_dir() else source.name),)
     files: list[File] = []
     for where, inside in parts:
         path = source / where

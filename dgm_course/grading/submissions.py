@@ -46,7 +46,7 @@ class Entry:
 
     Args:
         attempt: "" unless there are several.
-        path: the submission, or a folder or zip archive of submissions if there are ``parts``.
+        path: a folder or zip archive of submissions.
         parts: files and folders in ``path``, each with its name in the submission.
         notes: what a person should know of it.
     """
@@ -244,7 +244,7 @@ def read(entry: Entry, name: str) -> HandedIn:
     file, contents = notebook
     weights = bag.first(bag.ranked(WEIGHTS, beside=file))
     notes = [*entry.notes]
-    tops = [entry.path.name, *(where.rpartition("/")[2] for where, _ in entry.parts)]
+    tops = [where.rpartition("/")[2] for where, _ in entry.parts]
     if PurePosixPath(file.name).name not in (wanted, *tops):
         notes.append(f"the notebook is named {some([file.name])}, not {wanted}")
     if weights and PurePosixPath(weights[0].name).name != WEIGHTS:
