@@ -484,8 +484,7 @@ def test_an_unsafe_process_is_limited_and_ended_too() -> None:
 @needs("bubblewrap")
 def test_a_process_that_is_gone_is_noticed() -> None:
     with closing(Sandbox(LIMITS)) as process:
-        process.send(time.monotonic() + 120, "begin", cells=[], limits=[])
-        process.receive(time.monotonic() + 120)
+        process.begin()
         process._process.kill()
         with pytest.raises(Ended, match="ended"):
             process.receive(time.monotonic() + 30)

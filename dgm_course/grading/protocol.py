@@ -44,6 +44,16 @@ class Function:
     number: int
 
 
+def as_bytes(text: str) -> np.ndarray:
+    """A text that may be longer than those in a header."""
+    return np.frombuffer(text.encode(errors="replace"), np.uint8)
+
+
+def as_text(array: np.ndarray) -> str:
+    """The text of `as_bytes`."""
+    return array.tobytes().decode(errors="replace")
+
+
 def pack(kind: str, most: int = MAX_DATA, /, **fields: Any) -> bytes:
     """A frame of this kind, its arrays of at most ``most`` bytes; what is no plain value must be a
     `Handle` or a `Function`.

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from dgm_course.grading.answers import CheckFailed, Handle, NotAnswered
-from dgm_course.grading.protocol import Function, ProtocolError
+from dgm_course.grading.protocol import Function, ProtocolError, as_bytes
 from dgm_course.grading.running import LONGEST
 from dgm_course.grading.sandbox import Ended, Sandbox, running_time
-from dgm_course.grading.walls import Limits, processes
+from dgm_course.grading.walls import Limits
 
 Call = Callable[..., Any]
-START_SECONDS = 120  # for the interpreter and the set-up cells' imports
 MOST_CALL_BACKS = 100_000
 
 
@@ -97,7 +96,7 @@ class Student:
         Raises:
             _CellEnded: if one of them ended it.
         """
-        rest = [[n, _bytes(text)] for n, text in cells.items() if n not in self.fatal]
+        rest = [[n, as_bytes(text)] for n, text in cells.items() if n not in self.fatal]
         files = [[name, np.frombuffer(data, np.uint8)] for name, data in self.files.items()]
         running: int | None = None
         sandbox = self._running()
@@ -130,16 +129,12 @@ class Student:
 
     def _running(self) -> Sandbox:
         if self._sandbox is None:
-            limits, deadline = self.limits, running_time() + START_SECONDS
-            self._sandbox = Sandbox(limits, unsafe=self.unsafe)
-            bounds = [limits.address_space, processes(limits), limits.file_size]
-            setup = [_bytes(text) for text in self.setup]
+            self._sandbox = Sandbox(self.limits, unsafe=self.unsafe)
             try:
-                self._sandbox.send(deadline, "begin", cells=setup, limits=bounds)
-                _, fields = self._sandbox.receive(deadline)
+                errors = self._sandbox.begin(self.setup)
             except Ended as error:  # before any code of the student's: it is not their fault
                 raise RuntimeError(f"the sandbox does not start: {error}") from error
-            if errors := [text for text in fields["errors"] if text]:
+            if errors:
                 raise RuntimeError(f"the release's set-up does not run in the sandbox: {errors}")
         return self._sandbox
 
@@ -228,7 +223,3 @@ def _integer(value: Any) -> int:
     if type(value) is not int:
         raise ProtocolError("expected a cell's number")
     return value
-
-
-def _bytes(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode(errors="replace"), np.uint8)

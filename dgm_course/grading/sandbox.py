@@ -7,23 +7,24 @@ import selectors
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from dgm_course.grading.protocol import LENGTHS, MAX_ANSWER, lengths, pack, unpack
+from dgm_course.grading.protocol import LENGTHS, MAX_ANSWER, as_bytes, lengths, pack, unpack
 from dgm_course.grading.walls import (
     MISSING,
     Limits,
     SandboxMissing,
     command,
     environment,
+    processes,
     python,
 )
 
+START_SECONDS = 120  # for the interpreter and the set-up cells' imports
 KEPT_OUTPUT = 4_000  # bytes of what a question printed last
-
-
 LEAST_MORE = 0.05  # seconds that are worth waiting for
 LONGEST_ROUND = 1.0  # seconds; whoever waits looks at the time more often
 
@@ -95,6 +96,18 @@ class Sandbox:
         self._selector.register(self._err, selectors.EVENT_READ)
         self._watched = 0.0
         self.fresh()
+
+    def begin(self, setup: Sequence[str] = ()) -> list[str]:
+        """Set the limits inside and run cells of ours: the error of each, "" if there was none.
+
+        Raises:
+            Ended: if it does not start.
+        """
+        deadline, limits = running_time() + START_SECONDS, self.limits
+        bounds = [limits.address_space, processes(limits), limits.file_size]
+        self.send(deadline, "begin", cells=[as_bytes(text) for text in setup], limits=bounds)
+        _, fields = self.receive(deadline)
+        return [error for error in fields["errors"] if error]
 
     def fresh(self) -> None:
         """Count what is used from here on as a new question's."""
@@ -265,9 +278,7 @@ def check() -> None:
         SandboxMissing: if that does not work, with what bubblewrap says.
     """
     with closing(Sandbox(Limits())) as sandbox:
-        deadline = running_time() + 120
         try:
-            sandbox.send(deadline, "begin", cells=[], limits=[])
-            sandbox.receive(deadline)
+            sandbox.begin()
         except (Ended, ValueError) as error:
             raise SandboxMissing(f"{MISSING}; {error}") from error

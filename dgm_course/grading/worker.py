@@ -20,11 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.random  # NumPy would do so when it is needed first: again in every question
+import numpy.random  # noqa: F401  # else NumPy does so when it is needed, in every question
 
 from dgm_course.grading.answers import Answers, CheckFailed, NotAnswered, seed_streams
-from dgm_course.grading.protocol import MAX_ANSWER, ProtocolError, pack, read_frame
+from dgm_course.grading.protocol import MAX_ANSWER, ProtocolError, as_text, pack, read_frame
 from dgm_course.grading.running import Page, short
 from dgm_course.grading.system_calls import forbid
 
@@ -56,7 +55,7 @@ def main() -> None:
     _limit(*fields["limits"])
     page = Page()
     sys.modules["__main__"] = page.module
-    errors = [page.run(text(cell), f"set-up {i}")[0] for i, cell in enumerate(fields["cells"])]
+    errors = [page.run(as_text(cell), f"set-up {i}")[0] for i, cell in enumerate(fields["cells"])]
     if torch := sys.modules.get("torch"):
         # As many threads would be made again in each process of a DataLoader, which then waits.
         vars(torch).update(set_num_threads=lambda _: None)
@@ -88,10 +87,6 @@ def main() -> None:
         write(pack("ended", status=status))
 
 
-def text(array: np.ndarray) -> str:
-    return array.tobytes().decode(errors="replace")
-
-
 def _empty(*folders: str) -> bool:
     """Remove everything in these folders; whether nothing is left."""
     for folder in folders:
@@ -103,7 +98,7 @@ def _empty(*folders: str) -> bool:
     return not any(os.listdir(folder) for folder in folders)
 
 
-def _limit(address_space: int = 0, processes: int = 0, file_size: int = 0) -> None:
+def _limit(address_space: int, processes: int, file_size: int) -> None:
     Path("/proc/self/oom_score_adj").write_text("1000")  # the first to go if memory runs out
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
@@ -113,8 +108,7 @@ def _limit(address_space: int = 0, processes: int = 0, file_size: int = 0) -> No
         resource.RLIMIT_FSIZE: file_size,
     }
     for limit, value in limits.items():
-        if value:
-            resource.setrlimit(limit, (value, value))
+        resource.setrlimit(limit, (value, value))
     forbid()
 
 
@@ -130,7 +124,7 @@ def _answer(
     problems = []
     for number, cell in question["cells"]:
         write(pack("cell", number=number))
-        problems.append([number, *page.run(text(cell), f"cell {number}")])
+        problems.append([number, *page.run(as_text(cell), f"cell {number}")])
         sys.stdout.flush()
     write(pack("cells", problems=problems))
     answers = Answers(page.names)
