@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dgm_course.cli import main
-from dgm_course.grading import sandbox, walls
+from dgm_course.grading import commands, sandbox, walls
 from tests.grading import light
 from tests.needs import needs
 
@@ -113,6 +113,22 @@ def test_points_by_hand_and_late_days_reach_the_grades(dgm: Dgm, tmp_path: Path)
     ]
     assert "fine" in (tmp_path / "out" / "feedback" / "ann.html").read_text()
     assert "nothing handed in" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("text", ["", '{"cells": [', "[1]", '{"nbformat": 3}'])
+def test_a_source_or_a_release_that_is_no_notebook_is_named(
+    text: str, dgm: Dgm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "assignments" / "light"
+    (folder / "source" / "light.ipynb").write_text(text)
+    (folder / "release").mkdir()
+    (folder / "release" / "light.ipynb").write_text(text)
+    monkeypatch.setattr(commands, "_folder", lambda: tmp_path / "assignments")
+    handed_in = str(tmp_path / "all" / "ann" / "light.ipynb")
+    check = CliRunner().invoke(main, ["assignment", "check", handed_in])
+    for refused, place in ((dgm("grade"), "source"), (dgm("report"), "source"), (check, "release")):
+        assert refused.exit_code == 1
+        assert f"Error: {folder / place / 'light.ipynb'}: light.ipynb must be" in refused.output
 
 
 def test_without_a_sandbox_grading_refuses(

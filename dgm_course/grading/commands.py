@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -57,14 +58,26 @@ def find_source(folder: Path, name: str) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """If a source or a release is no notebook, the command ends with a line that names it."""
+    from dgm_course.grading.notebook import NotANotebook
+
+    try:
+        yield
+    except NotANotebook as error:
+        raise click.ClickException(f"{path}: {error}") from error
+
+
 def _release_of(cells: list[Cell], folder: Path | None) -> list[Cell]:
     """The cells of the released notebook that a notebook was made from, if it is to be found."""
     from dgm_course.grading.matching import recognise
     from dgm_course.grading.notebook import read_cells
 
-    releases = [
-        read_cells(path) for path in sorted(folder.glob("*/release/*.ipynb") if folder else [])
-    ]
+    releases = []
+    for path in sorted(folder.glob("*/release/*.ipynb") if folder else []):
+        with named(path):
+            releases.append(read_cells(path))
 
     def shared(release: list[Cell]) -> int:
         return sum(own.of is not None for own in recognise(cells, release, []))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dgm_course.grading.commands import assignments_option, find_source
+from dgm_course.grading.commands import assignments_option, find_source, named
 from dgm_course.grading.tables import printable
 
 if TYPE_CHECKING:
@@ -75,10 +75,9 @@ def grade(
     if sys.platform != "linux":
         raise click.ClickException(walls.MISSING)
     from dgm_course.grading import batch, results, sandbox
-    from dgm_course.grading.grade import Assignment
     from dgm_course.grading.submissions import find
 
-    source = Assignment.read(find_source(folder, name))
+    source = _source(folder, name)
     limits = walls.Limits(seconds=timeout, seconds_in_all=10 * timeout)
     try:
         if unsafe:
@@ -130,9 +129,15 @@ def grade(
 @assignments_option
 def report(name: str, out: Path, students: Path | None, folder: Path) -> None:
     """Write grades.csv, the feedback, the class report and what is to be graded by hand."""
+    _report(_source(folder, name), out, students, [], [])
+
+
+def _source(folder: Path, name: str) -> Assignment:
     from dgm_course.grading.grade import Assignment
 
-    _report(Assignment.read(find_source(folder, name)), out, students, [], [])
+    path = find_source(folder, name)
+    with named(path):
+        return Assignment.read(path)
 
 
 def _report(
