@@ -59,15 +59,14 @@ class Student:
             sandbox = self._running()
             deadline = min(running_time() + self.limits.seconds, self._end)
             try:
-                self._begin(cells, deadline)
+                self._begin(sandbox, cells, deadline)
                 break
-            except _CellEnded as error:
-                self.fatal.add(error.number)
-                self.stopped[error.number] = f"{error.why.status}: {error.why.message}"
+            except Ended as error:
                 self.close()
-            except Ended:
-                self.close()
-                if is_fresh:  # otherwise an earlier question may have left something behind
+                if error.cell is not None:
+                    self.fatal.add(error.cell)
+                    self.stopped[error.cell] = f"{error.status}: {error}"
+                elif is_fresh:  # otherwise an earlier question may have left something behind
                     raise
         question = _Question(sandbox, deadline)
         try:
@@ -90,22 +89,19 @@ class Student:
         except (Ended, ProtocolError):
             self.close()
 
-    def _begin(self, cells: Mapping[int, str], deadline: float) -> None:
+    def _begin(self, sandbox: Sandbox, cells: Mapping[int, str], deadline: float) -> None:
         """Let a fresh process run the cells.
 
         Raises:
-            _CellEnded: if one of them ended it.
+            Ended: if it came to no end, with the cell that ran if it is one of the student's.
         """
         rest = [[n, as_bytes(text)] for n, text in cells.items() if n not in self.fatal]
         files = [[name, np.frombuffer(data, np.uint8)] for name, data in self.files.items()]
         running: int | None = None
-        sandbox = self._running()
         sandbox.fresh()  # what is printed counts for each question by itself
         try:
-            seconds = self.limits.seconds
-            sandbox.send(
-                deadline, "question", cells=rest, files=files, seed=self.seed, seconds=seconds
-            )
+            rests_on = {"cells": rest, "files": files, "seed": self.seed}
+            sandbox.send(deadline, "question", **rests_on, seconds=self.limits.seconds)
             while True:
                 kind, fields = sandbox.receive(deadline)
                 if kind == "cells":
@@ -114,11 +110,11 @@ class Student:
                     raise Ended("crashed", "the process ended")
                 running = _integer(fields["number"])
             self._note(fields["problems"])
-        except (Ended, ProtocolError, KeyError, TypeError, ValueError) as error:
+        except (Ended, KeyError, TypeError, ValueError) as error:
             ended = error if isinstance(error, Ended) else Ended("crashed", "it spoke out of turn")
-            if running is None or running not in cells or running in self.fatal:
-                raise ended from None
-            raise _CellEnded(running, ended) from None
+            if running in cells and running not in self.fatal:
+                ended.cell = running
+            raise ended from None
 
     def _note(self, problems: Any) -> None:
         for number, error, magics in problems:
@@ -143,14 +139,6 @@ class Student:
         if self._sandbox is not None:
             self._sandbox.close()
             self._sandbox = None
-
-
-class _CellEnded(Exception):
-    """A cell took the process with it; the others can still be run."""
-
-    def __init__(self, number: int, why: Ended) -> None:
-        super().__init__(why.message)
-        self.number, self.why = number, why
 
 
 class _Question:

@@ -58,11 +58,12 @@ class Ended(Exception):
     Args:
         status: "crashed", "timed out" or "over the limit".
         message: one sentence.
+        cell: the number of the cell that ran, if the others can still be run.
     """
 
-    def __init__(self, status: str, message: str) -> None:
+    def __init__(self, status: str, message: str, cell: int | None = None) -> None:
         super().__init__(message)
-        self.status, self.message = status, message
+        self.status, self.cell = status, cell
 
 
 class Sandbox:
