@@ -29,7 +29,7 @@ from dgm_course.grading.notebook import (
 )
 from dgm_course.grading.notes import LOOK, cut, fold
 from dgm_course.grading.questions import Student
-from dgm_course.grading.rehearsal import Submission
+from dgm_course.grading.rehearsal import Submission, execute
 from dgm_course.grading.running import LONGEST
 from dgm_course.grading.sandbox import Ended
 from dgm_course.grading.submissions import Entry, Unreadable, digest, read
@@ -161,9 +161,8 @@ def _ask(
 
         def ask(call: Any, test: Cell = test) -> None:
             names["call"] = call
-            run = derived(seed, assignment, test.grade_id)
-            with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None), draws(run):
-                exec(compile(test.source, test.grade_id, "exec", dont_inherit=True), names)
+            with draws(derived(seed, assignment, test.grade_id)):
+                execute(test, names)
 
         try:
             student.ask(program(own, assignment.cells, test), ask)

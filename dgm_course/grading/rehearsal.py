@@ -129,8 +129,7 @@ def run_test(cell: Cell, names: dict[str, Any]) -> Result:
     start = time.perf_counter()
     message = ""
     try:
-        with _quiet():
-            exec(compile(cell.source, cell.grade_id, "exec", dont_inherit=True), names)
+        execute(cell, names)
     except (NotAnswered, CheckFailed) as error:
         message = str(error)
     except (Exception, SystemExit) as error:
@@ -138,6 +137,12 @@ def run_test(cell: Cell, names: dict[str, Any]) -> Result:
     seconds = time.perf_counter() - start
     got = 0 if message else cell.points
     return Result(cell.grade_id, cell.title, got, cell.points, message, seconds)
+
+
+def execute(test: Cell, names: dict[str, Any]) -> None:
+    """Run a test cell; what it prints is not shown."""
+    with _quiet():
+        exec(compile(test.source, test.grade_id, "exec", dont_inherit=True), names)
 
 
 @contextlib.contextmanager
