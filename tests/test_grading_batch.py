@@ -23,6 +23,7 @@ from tests.grading import light
 from tests.grading.bad import BAD
 from tests.needs import needs
 
+DGM = [sys.executable, "-m", "dgm_course.cli"]
 N = 300
 POISON = [
     "os._exit in a function",
@@ -52,10 +53,8 @@ def fill(folder: Path) -> None:
 
 
 def start(folder: Path, out: str, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "dgm_course.cli", "assignment", "grade", "light"]
-    command += [str(folder / "submissions"), "--assignments", str(folder / "assignments")]
-    command += ["--out", str(folder / out), "--seed", "11", *options]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    words = [*light.command("grade", folder, "submissions", out), "--seed", "11", *options]
+    return subprocess.Popen([*DGM, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
@@ -64,16 +63,15 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 
 def report(folder: Path, out: str) -> None:
-    command = [sys.executable, "-m", "dgm_course.cli", "assignment", "report", "light"]
-    command += ["--assignments", str(folder / "assignments"), "--out", str(folder / out)]
-    subprocess.run(command, check=True, capture_output=True)
+    words = light.command("report", folder, out=out)
+    subprocess.run([*DGM, *words], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of submissions, graded one after the other into ``serial``."""
     made = tmp_path_factory.mktemp("batch")
-    light.write(light.source(), made / "assignments" / "light" / "source" / "light.ipynb")
+    light.write_source(made)
     fill(made)
     finish(start(made, "serial", "--jobs", "1"))
     return made
@@ -177,7 +175,7 @@ def test_the_teachers_notes_example_grades_two_shards(tmp_path: Path) -> None:
     folder, python = quote(str(tmp_path / "assignments")), quote(sys.executable)
     script = script.replace("pixelcnn", f"light --assignments {folder}")
     script = script.replace("dgm ", f"{python} -m dgm_course.cli ")
-    light.write(light.source(), tmp_path / "assignments" / "light" / "source" / "light.ipynb")
+    light.write_source(tmp_path)
     for i in range(4):
         light.write(light.submission(), tmp_path / "submissions" / f"s{i}" / "light.ipynb")
     array = {"SLURM_ARRAY_TASK_COUNT": "2", "SLURM_CPUS_PER_TASK": "1"}

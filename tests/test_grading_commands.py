@@ -23,15 +23,12 @@ Dgm = Callable[..., Result]
 @pytest.fixture
 def dgm(tmp_path: Path) -> Dgm:
     """``dgm assignment COMMAND light ...`` on the folder of the test, where ann and bob are."""
-    light.write(light.source(), tmp_path / "assignments" / "light" / "source" / "light.ipynb")
+    light.write_source(tmp_path)
     for student in ("ann", "bob"):
         light.write(light.submission(), tmp_path / "all" / student / "light.ipynb")
 
     def run(command: str, *options: str) -> Result:
-        submissions = [str(tmp_path / "all")] if command == "grade" else []
-        folders = ["--assignments", str(tmp_path / "assignments"), "--out", str(tmp_path / "out")]
-        words = ["assignment", command, "light", *submissions, *folders, *options]
-        return CliRunner().invoke(main, words)
+        return CliRunner().invoke(main, [*light.command(command, tmp_path), *options])
 
     return run
 

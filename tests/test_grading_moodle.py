@@ -10,12 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.grading import light
 from tests.needs import needs
+from tests.test_grading_submissions import zipped
 
 N = 40
 WRONG = "def softmax(x):\n    return x\n"
@@ -24,14 +24,6 @@ SLOW = f"import time\ntime.sleep(1.2)\n{light.SOFTMAX}"
 
 def notebook(answer: str = light.SOFTMAX) -> bytes:
     return json.dumps(light.submission(answer_1=answer)).encode()
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return file.getvalue()
 
 
 # What students hand in, by the files in their folders, and what the tests give for it.
@@ -94,14 +86,14 @@ def in_spreadsheet(path: Path, points: Callable[[str], str]) -> None:
 @needs("bubblewrap")
 def test_forty_submissions_from_zip_to_csv(tmp_path: Path) -> None:
     files, due = class_of_forty()
-    light.write(light.source(), tmp_path / "assignments" / "light" / "source" / "light.ipynb")
+    light.write_source(tmp_path)
     out, moodle = tmp_path / "grades", tmp_path / "Numbers-light-4711.zip"
     download(files, moodle)
 
     def dgm(command: str, *options: str) -> subprocess.Popen[str]:
-        words = [sys.executable, "-m", "dgm_course.cli", "assignment", command, "light"]
-        words += [str(moodle), "--jobs", "2", "--timeout", "3"] if command == "grade" else []
-        words += ["--assignments", str(tmp_path / "assignments"), "--out", str(out), *options]
+        words = [sys.executable, "-m", "dgm_course.cli"]
+        words += [*light.command(command, tmp_path, moodle.name, out.name), *options]
+        words += ["--jobs", "2", "--timeout", "3"] if command == "grade" else []
         pipe = subprocess.PIPE
         # A group of its own, as a terminal gives to each command: Ctrl-Z stops all of it.
         return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, start_new_session=True)

@@ -32,8 +32,7 @@ class Class:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.out = folder, folder / "out"
-        source = folder / "assignments" / "light" / "source" / "light.ipynb"
-        self.assignment = Assignment.read(light.write(light.source(), source))
+        self.assignment = Assignment.read(light.write_source(folder))
 
     def hand_in(self, *students: str, lot: str = "all") -> None:
         for student in students:
@@ -49,10 +48,7 @@ class Class:
         return made | {"status": "passed", "points": 8, "written": own} | changes
 
     def __call__(self, command: str, *options: str, lot: str = "all") -> Result:
-        folders = ["--assignments", str(self.folder / "assignments"), "--out", str(self.out)]
-        submissions = [str(self.folder / lot)] if command == "grade" else []
-        words = ["assignment", command, "light", *submissions, *folders, *options]
-        done = CliRunner().invoke(main, words)
+        done = CliRunner().invoke(main, [*light.command(command, self.folder, lot), *options])
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return done
 

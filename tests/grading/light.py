@@ -166,6 +166,18 @@ def submission(**answers: str) -> dict[str, Any]:
     return made
 
 
+def command(name: str, folder: Path, submissions: str = "all", out: str = "out") -> list[str]:
+    """The words of ``dgm assignment NAME light`` on a folder's submissions, if it grades them."""
+    handed_in = [str(folder / submissions)] if name == "grade" else []
+    places = ["--assignments", str(folder / "assignments"), "--out", str(folder / out)]
+    return ["assignment", name, NAME, *handed_in, *places]
+
+
+def write_source(folder: Path) -> Path:
+    """The teacher's notebook where `command` looks for it."""
+    return write(source(), folder / "assignments" / NAME / "source" / f"{NAME}.ipynb")
+
+
 def write(made: dict[str, Any], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(made, indent=1), encoding="utf-8")
