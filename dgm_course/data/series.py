@@ -140,14 +140,15 @@ class MarkovChain:
     """
 
     def __init__(self, transitions: Sequence[Sequence[float]] | Tensor | np.ndarray) -> None:
-        self.transitions = p = as_numbers(transitions, "transitions", torch.float64)
+        p = as_numbers(transitions, "transitions", torch.float64)
         self.levels = v = p.shape[-1] if p.ndim else 0
         if p.ndim < 2 or p.shape != (v,) * p.ndim or not 2 <= v ** (p.ndim - 1) <= 1024:
             raise ValueError(
                 f"transitions must have shape (V, ..., V), V^k from 2 to 1024, got {tuple(p.shape)}"
             )
-        if not ((p >= 0).all() and ((p.sum(-1) - 1).abs() < 1e-6).all()):
+        if not ((p >= 0).all() and ((p.sum(-1) - 1).abs() < 1e-5).all()):
             raise ValueError("transitions must hold probabilities that sum to 1 on the last axis")
+        self.transitions = p = p / p.sum(-1, keepdim=True)  # float32's sums are 1 to seven digits
         # The state is the last k symbols: a step drops the first of them and adds one.
         n_states, state = v ** (p.ndim - 1), torch.arange(v ** (p.ndim - 1))
         following = (state[:, None] * v + torch.arange(v)) % n_states
