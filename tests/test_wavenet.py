@@ -274,7 +274,8 @@ def test_a_leak_of_the_current_sample_falls_through_the_rate():
         ({"n_cycles": 0}, "n_cycles must be an int of at least 1, got 0"),
         ({"levels": 1}, "levels must be an int of at least 2, got 1"),
         ({"levels": 2.0}, "levels must be an int of at least 2, got 2.0"),
-        ({"n_layers": 40}, r"n_layers must be at most 2147483647, got 2 \*\* 40"),
+        ({"n_layers": 10**9}, "n_layers must be at most 30, got 1000000000"),
+        ({"n_layers": 20, "kernel": 3}, r"n_layers must be at most 2147483647, got 3 \*\* 20"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, words):

@@ -59,7 +59,10 @@ class WaveNet(nn.Module):
         n_cycles: int = 1,
     ) -> None:
         super().__init__()
-        n_layers, c = check_count(n_layers, "n_layers"), check_count(n_channels, "n_channels")
+        c, n_layers = (
+            check_count(n_channels, "n_channels"),
+            check_count(n_layers, "n_layers", 1, 30),
+        )
         self.kernel = k = check_count(kernel, "kernel", 2)
         self.levels = None if levels is None else check_count(levels, "levels", 2)
         if k**n_layers > MOST:
