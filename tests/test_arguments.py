@@ -46,6 +46,7 @@ from dgm_course.flows import (
     realnvp,
 )
 from dgm_course.mixtures import GaussianMixture, MeanFieldGaussian
+from dgm_course.sequences import WaveNet, distillation_kl, linear_student_optimum
 from dgm_course.training import seed_everything
 from dgm_course.vae import (
     AggregatedPosterior,
@@ -66,6 +67,7 @@ PIXELS = PixelCNN(4, n_features=4, n_layers=2)
 CLASSES = GatedPixelCNN(4, n_features=4, n_layers=2, n_classes=3)
 IMAGES = torch.zeros(2, 1, 3, 3, dtype=torch.long)
 MIXTURE = GaussianMixture(1).fit(X)
+WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,12 @@ MIXTURE = GaussianMixture(1).fit(X)
         (lambda n: PixelCNN(4, n_features=n), "n_features"),
         (lambda n: MLP(hidden=n), "hidden"),
         (lambda n: two_sample_test(X, X, n_permutations=n), "n_permutations"),
+        (WaveNet, "n_layers"),
+        (lambda n: WAVENET.sample(n, 5), "n"),
+        (lambda n: WAVENET.sample(2, n), "length"),
+        (lambda n: CHAIN.sample(2, n), "length"),
+        (data.LaggedProcess, "lag"),
+        (data.Chirps, "period"),
     ],
 )
 def test_a_count_is_an_int_from_1_on(call, name, value):
@@ -111,6 +119,9 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
         (lambda v: log_prob_by_quadrature(VAE, X, limit=v), "limit"),
         (lambda v: data.log_normaliser("U1", box=math.inf if v is None else v), "box"),
         (lambda v: fixed_noise_rate(v, 1.0), "eigenvalue"),
+        (lambda v: data.ArProcess([0.5], v), "sigma"),
+        (lambda v: data.Chirps(radius=v), "radius"),
+        (lambda v: linear_student_optimum([0.5], v, 2), "sigma"),
     ],
 )
 def test_a_scale_is_positive_and_finite(call, name, value):
@@ -141,6 +152,15 @@ TENSORS = [
     (lambda x: kl_to_prior(X, X, x), X, "z_prior"),
     (total_correlation, X, "z"),
     (collapse_costs, torch.eye(2), "covariance"),
+    (WAVENET, X, "x"),
+    (lambda x: WAVENET.sample(6, 3, x), X, "given"),
+    (CHAIN.log_prob, IMAGES[:, 0, 0], "x"),
+    (data.ArProcess([0.5]).conditionals, X, "x"),
+    (data.ArProcess([0.5]).spectrum, X[0], "frequency"),
+    (data.Chirps(4).log_prob, X, "x"),
+    (lambda x: distillation_kl(WAVENET, WAVENET, x), X, "z"),
+    (lambda x: distillation_kl(WAVENET, lambda _: x, X), X, "teacher's output 0"),
+    (lambda x: probability.gaussian_log_prob(X, x, X), X, "mean"),
     (lambda x: causality.sees_by_gradient(lambda v: v, x), X, "values"),
 ]
 OPTIONAL = ("labels", "given", "context")  # None is an argument there
@@ -189,6 +209,8 @@ def test_ints_of_numpy_are_ints(kind):
     assert VAE.sample(kind(3)).shape == (3, 2)
     assert PIXELS.sample(kind(2), (kind(3), kind(3))).shape == (2, 1, 3, 3)
     assert data.two_moons(kind(3), kind(0)).shape == (3, 2)
+    assert WaveNet(kind(2), kind(3)).sample(kind(3), kind(2)).shape == (3, 2)
+    assert data.LaggedProcess(kind(4)).sample(kind(3), kind(2), kind(0)).shape == (3, 2)
     assert MIXTURE.sample(kind(3))[0].shape == (3, 2)
     assert PlanarFlow(kind(2), kind(3)).w.shape == (3, 2)
     assert Made(kind(2), kind(3), n_context=kind(1)).networks.w1.shape == (1, 3, 3)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import MultivariateNormal, kl_divergence
@@ -9,6 +10,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from dgm_course.data import ArProcess
 from dgm_course.probability import gaussian_log_prob
 from dgm_course.sequences import WaveNet, distillation_kl, linear_student_optimum
+from dgm_course.training import fit, seed_everything
 from tests.contracts import strong
 
 TEACHER = [2 * 0.9 * math.cos(0.5), -0.81]  # a resonance of radius 0.9 at half a radian a step
@@ -151,6 +153,41 @@ def test_the_taps_approach_the_impulse_response():
     rate, taps = linear_student_optimum(TEACHER, SIGMA, 150)
     assert rate < 1e-9
     torch.testing.assert_close(taps[:50], impulse_response(TEACHER, SIGMA, 50), atol=1e-6, rtol=0)
+
+
+def test_a_trained_linear_student_reaches_the_optimum():
+    seed_everything(0)
+    n_taps, process = 8, ArProcess(TEACHER, SIGMA)
+    past = torch.zeros(n_taps, requires_grad=True)
+    log_scale = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.Adam([past, log_scale], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
+
+    def loss(step):
+        student = filtered([log_scale.exp(), *past])
+        return distillation_kl(student, process.conditionals, torch.randn(32, 100)).kl.mean(1)
+
+    fit(loss, optimizer, 400, scheduler=scheduler, progress=False)
+    taps = torch.cat([log_scale.exp()[None], past]).detach().double().numpy()
+    power = (np.convolve(taps, [1, -TEACHER[0], -TEACHER[1]]) ** 2).sum() / SIGMA**2
+    rate = 0.5 * (power - 1 - 2 * math.log(taps[0] / SIGMA))
+    optimum, _ = linear_student_optimum(TEACHER, SIGMA, n_taps)
+    assert 0 <= rate - optimum <= 0.003  # ten seeds: at most 0.0001
+
+
+def test_without_its_entropy_a_student_falls_to_a_point():
+    """The cross-entropy alone is least, ½ ln(2π σ²), where the student writes zeros."""
+    process, z = ArProcess(TEACHER, SIGMA), torch.randn(100, 50)
+    log_scale = torch.tensor(-20.0)
+    point = distillation_kl(filtered([log_scale.exp()]), process.conditionals, z)
+    best = distillation_kl(
+        filtered(linear_student_optimum(TEACHER, SIGMA, 16)[1].float()), process.conditionals, z
+    )
+    assert point.cross_entropy[:, 2:].mean() == pytest.approx(
+        0.5 * math.log(2 * math.pi * SIGMA**2), abs=1e-4
+    )
+    assert point.cross_entropy.mean() < best.cross_entropy.mean()
+    assert point.kl.mean() > 10 > best.kl.mean()
 
 
 # --- bad input ------------------------------------------------------------------------------

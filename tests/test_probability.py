@@ -9,6 +9,7 @@ from dgm_course.checks import check_points, unchecked_values
 from dgm_course.probability import (
     Estimate,
     bits_per_dim,
+    gaussian_log_prob,
     likelihood_row,
     log_mean_exp,
     logistic_level_log_prob,
@@ -59,6 +60,12 @@ def test_log_mean_exp_averages_the_numbers_not_their_logs():
     assert log_mean_exp(torch.tensor([1000.0, 1000.0]), 0) == 1000
     with pytest.raises(ValueError, match=r"empty along dim 1, got \(3, 0\)"):
         log_mean_exp(torch.zeros(3, 0), 1)
+
+
+def test_gaussian_log_prob_is_that_of_torch():
+    x, mean, log_scale = torch.randn(3, 4, 5, dtype=torch.float64)
+    expected = torch.distributions.Normal(mean, log_scale.exp()).log_prob(x)
+    torch.testing.assert_close(gaussian_log_prob(x, mean, log_scale), expected)
 
 
 def test_bits_per_dim_of_uniform_bytes_is_8():

@@ -143,6 +143,11 @@ def test_pairs_are_drawn_with_their_probabilities_everywhere(order):
         assert ((found - p).abs() < 4 * (p * (1 - p) / n).sqrt()).all()
 
 
+def test_transitions_in_float32_are_transitions():
+    p = torch.softmax(torch.randn(5, 5, 5, generator=torch.Generator().manual_seed(0)), -1)
+    assert MarkovChain(p).stationary.sum().item() == pytest.approx(1, abs=1e-12)
+
+
 def test_a_chain_that_cannot_has_probability_0():
     chain = MarkovChain([[0.0, 1.0], [1.0, 0.0]])
     assert chain.entropy_rate() == 0

@@ -3,10 +3,15 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
+from dgm_course.data import ArProcess, LaggedProcess, MarkovChain
+from dgm_course.probability import gaussian_log_prob
 from dgm_course.sequences import WaveNet
+from dgm_course.training import fit, seed_everything
 from tests.contracts import strong
 
 MODELS = {
@@ -175,6 +180,88 @@ def test_a_seed_gives_the_same_samples():
     assert not torch.equal(one, other)
 
 
+# --- what training reaches ----------------------------------------------------------------------
+
+
+def train(model, loss, n_steps, rate):
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
+    fit(loss, optimizer, n_steps, scheduler=scheduler, max_grad_norm=10.0, progress=False)
+
+
+def nats_above_the_process(model, process, n_steps, shape, rate):
+    """What a model costs more than the process itself on a test set, at late steps."""
+    series = process.sample(512, shape[1], 0)
+
+    def loss(step):
+        return -model.log_prob(series[torch.randint(512, shape[:1])]) / shape[1]
+
+    train(model, loss, n_steps, rate)
+    x = process.sample(200, 528, 10_000)
+    with torch.no_grad():
+        exact = gaussian_log_prob(x, *process.conditionals(x))
+        return (exact - model.log_prob_steps(x))[:, 128:].mean().item()
+
+
+@pytest.mark.slow
+def test_a_field_of_64_finds_what_lies_48_steps_back():
+    seed_everything(0)
+    process = LaggedProcess(48)
+    excess = nats_above_the_process(WaveNet(6), process, 250, (8, 512), 5e-3)
+    assert 0 < excess <= 0.62 - process.entropy_rate()  # ten seeds: at most 0.014
+
+
+def test_a_field_of_32_is_left_with_the_marginal():
+    seed_everything(0)
+    process = LaggedProcess(48)
+    excess = nats_above_the_process(WaveNet(5), process, 60, (8, 512), 5e-3)
+    assert process.entropy_rate() + excess == pytest.approx(1.4189, abs=0.005)  # seeds: 0.0017
+
+
+@pytest.mark.slow
+def test_an_ar_process_is_learned():
+    seed_everything(0)
+    process = ArProcess([2 * 0.9 * math.cos(0.5), -0.81], 0.3)
+    excess = nats_above_the_process(WaveNet(3), process, 400, (16, 128), 1e-2)
+    assert 0 < excess <= 0.01  # ten seeds: 0.004 to 0.007
+
+
+def markov_chain():
+    return MarkovChain(np.random.default_rng(0).dirichlet([0.3] * 8, size=(8, 8)))
+
+
+def test_the_markov_chain_of_the_next_test_has_these_rates():
+    rates = [markov_chain().entropy_rate(n_past) for n_past in (0, 1, 2)]
+    assert rates == pytest.approx([2.0440, 1.9494, 1.2812], abs=5e-5)
+
+
+@pytest.mark.slow
+def test_a_softmax_falls_to_the_chains_rate():
+    seed_everything(0)
+    chain, model = markov_chain(), WaveNet(1, 48, levels=8)
+    series = chain.sample(1000, 64, 0)
+    train(model, lambda s: -model.log_prob(series[torch.randint(1000, (32,))]) / 64, 300, 1e-2)
+    x = chain.sample(200, 200, 9999)
+    exact = chain.transitions[x[:, :-2], x[:, 1:-1], x[:, 2:]].log()
+    with torch.no_grad():
+        excess = (exact - model.log_prob_steps(x)[:, 2:]).mean().item()
+    assert 0 < excess < 0.02  # ten seeds: 0.007 to 0.009
+
+
+def test_a_leak_of_the_current_sample_falls_through_the_rate():
+    """Outputs one step late have seen what they are asked for."""
+    seed_everything(0)
+    chain, model = markov_chain(), WaveNet(1, levels=8)
+    series = chain.sample(1000, 64, 0)
+
+    def leaking(x):
+        return cross_entropy(model(x)[..., 1:], x[:, :-1], reduction="none").mean(1)
+
+    train(model, lambda s: leaking(series[torch.randint(1000, (32,))]), 60, 1e-2)
+    with torch.no_grad():
+        assert leaking(chain.sample(200, 200, 9999)).mean() < 0.1 < chain.entropy_rate()
+
+
 # --- bad input --------------------------------------------------------------------------------
 
 
@@ -187,7 +274,8 @@ def test_a_seed_gives_the_same_samples():
         ({"n_cycles": 0}, "n_cycles must be an int of at least 1, got 0"),
         ({"levels": 1}, "levels must be an int of at least 2, got 1"),
         ({"levels": 2.0}, "levels must be an int of at least 2, got 2.0"),
-        ({"n_layers": 40}, r"n_layers must be at most 2147483647, got 2 \*\* 40"),
+        ({"n_layers": 10**9}, "n_layers must be at most 30, got 1000000000"),
+        ({"n_layers": 20, "kernel": 3}, r"n_layers must be at most 2147483647, got 3 \*\* 20"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, words):

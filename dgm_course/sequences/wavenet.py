@@ -19,10 +19,9 @@ class WaveNet(nn.Module):
     """p(x) = Π p(x_t | x_<t), each factor made of the R samples before t by L gated layers.
 
     Layer l adds to its input h the output of a gate, W_l g_l, where g_l = tanh(a_l) σ(b_l) and
-    (a_l, b_l) = Σ_i V_li h_(t − i d_l) over k taps i, at a distance d_l = k^l: 1, k, k², …, from 1
-    again in the next cycle. All g_l, together, go through two more layers to what is returned:
-    mean and log-scale of a Gaussian, or logits of the levels. Before the first sample everything
-    is 0. The receptive field, R past samples, is 1 + (k − 1) Σ d_l, which is k^L in one cycle.
+    (a_l, b_l) = Σ_i V_li h_(t − i d_l) over k taps i, at a distance d_l = 1, k, k², …, from 1 again
+    in the next cycle. All g_l go through two more layers to mean and log-scale of a Gaussian, or
+    logits. Before the first sample all is 0. The field R is 1 + (k − 1) Σ d_l: k^L in one cycle.
 
     Source: van den Oord et al. 2016, sections 2.1 to 2.4, https://arxiv.org/abs/1609.03499; the
     memory of `sample`: Paine et al. 2016, https://arxiv.org/abs/1611.09482.
@@ -60,13 +59,16 @@ class WaveNet(nn.Module):
         n_cycles: int = 1,
     ) -> None:
         super().__init__()
-        n_layers, c = check_count(n_layers, "n_layers"), check_count(n_channels, "n_channels")
+        c, n_layers = (
+            check_count(n_channels, "n_channels"),
+            check_count(n_layers, "n_layers", 1, 30),
+        )
         self.kernel = k = check_count(kernel, "kernel", 2)
         self.levels = None if levels is None else check_count(levels, "levels", 2)
         if k**n_layers > MOST:
             raise ValueError(f"kernel ** n_layers must be at most {MOST}, got {k} ** {n_layers}")
         self.dilations = [k**i for i in range(n_layers)] * check_count(n_cycles, "n_cycles")
-        n, n_outputs = len(self.dilations), self.levels or 2
+        n = len(self.dilations)
         # A few stacks of weights, which the optimiser walks faster than a few tensors a layer.
         self.w_in = nn.Parameter(torch.randn(self.levels or 1, c))
         self.v = nn.Parameter(torch.empty(n, k * c, 2 * c))  # the oldest tap's rows first
@@ -76,11 +78,13 @@ class WaveNet(nn.Module):
         self.b_skip = nn.Parameter(torch.zeros(c))
         self.w_head = nn.Parameter(torch.empty(c, c))
         self.b_head = nn.Parameter(torch.zeros(c))
-        self.w_out = nn.Parameter(torch.zeros(c, n_outputs))  # starts as N(0, 1), or uniform
-        self.b_out = nn.Parameter(torch.zeros(n_outputs))
+        self.w_out = nn.Parameter(torch.zeros(c, self.levels or 2))  # starts as N(0, 1), or uniform
+        self.b_out = nn.Parameter(torch.zeros(self.levels or 2))
         with torch.no_grad():
             for weight in (self.v, self.w, self.w_skip, self.w_head):
                 weight.normal_(std=weight.shape[-2] ** -0.5)
+            # A gate that is half open halves what passes, and a signal passes through L of them.
+            self.b[:, c:], self.w[:] = 1.0, 2 * self.w
 
     @property
     def receptive_field(self) -> int:
@@ -88,16 +92,18 @@ class WaveNet(nn.Module):
         return 1 + (self.kernel - 1) * sum(self.dilations)
 
     def extra_repr(self) -> str:
-        return (
-            f"{len(self.dilations)} layers of {self.w_in.shape[1]} channels, kernel={self.kernel}, "
-            f"levels={self.levels}, receptive_field={self.receptive_field}"
-        )
+        settings = f"kernel={self.kernel}, levels={self.levels}, dilations={self.dilations}"
+        return f"{settings}, receptive_field={self.receptive_field}"
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor] | Tensor:
         """(mean, log-scale), each ``(N, T)``, or logits ``(N, V, T)``, of x_t given x_<t."""
-        self.check(x, "x")
-        out = self._outputs(self._inputs(x[:, :-1]))  # (n_outputs, N, T)
+        out = self.outputs(x)
         return (out[0], out[1]) if self.levels is None else out.transpose(0, 1)
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """What the last layer says of x_t given x_<t, ``(n_outputs, N, T)``: a law's parameters."""
+        self.check(x, "x")
+        return self._outputs(self._inputs(x[:, :-1]))
 
     def log_prob_steps(self, x: Tensor) -> Tensor:
         """log p(x_t | x_<t) in nats, ``(N, T)``."""
@@ -127,7 +133,7 @@ class WaveNet(nn.Module):
         return pad(embedding(past.long(), self.w_in).permute(2, 0, 1), (1, 0))
 
     def _outputs(self, h: Tensor) -> Tensor:
-        """``(C, N, T)`` to ``(n_outputs, N, T)``: channels first: a layer is one product."""
+        """``(C, N, T)`` to ``(n_outputs, N, T)``; channels first, so a layer is one product."""
         c, n, length = h.shape
         biases, mixes = self.b.unbind(), self.w.unbind()
         gates = []
@@ -164,24 +170,21 @@ class WaveNet(nn.Module):
             generator: a seed or a generator; None takes torch's own.
 
         Raises:
-            ValueError: for n or a length below 1, an unknown method, or given samples that are too
-                many, of another batch size, or not what the model is of.
+            ValueError: for n or length below 1, an unknown method, or given of another n, longer
+                than length, or not what the model is of.
         """
         n, length = check_count(n, "n"), check_count(length, "length")
         if method not in get_args(Method):
             raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
         generator = None if generator is None else as_generator(generator)
-        dtype = self.w_in.dtype if self.levels is None else torch.long
-        x = torch.zeros(length, n, dtype=dtype, device=self.w_in.device)
+        x = self.w_in.new_zeros(length, n, dtype=torch.long if self.levels else None)
         n_given = 0
         if given is not None:
             self.check(given, "given")
             n_given = given.shape[1]
             if len(given) != n or n_given > length:
-                raise ValueError(
-                    f"given must have shape (n, P), n = {n} and P at most length = {length}, got "
-                    f"{tuple(given.shape)}"
-                )
+                shape = f"(n, P), n = {n} and P at most length = {length}"
+                raise ValueError(f"given must have shape {shape}, got {tuple(given.shape)}")
             x[:n_given] = given.T
         memory = Memory(self, n) if method == "cached" else None
         field = self.receptive_field if method == "window" else MOST
@@ -216,13 +219,11 @@ class Memory:
     def __init__(self, model: WaveNet, n: int) -> None:
         self.model, self.t, k, c = model, 0, model.kernel, model.w_in.shape[1]
         self.v = [[v.roll(c * (j + 1), 0) for j in range(k)] for v in model.v]
-        self.taps, self.places, self.gates = [], [], model.w_in.new_empty(n, len(model.v) * c)
-        for d in model.dilations:
-            taps = model.w_in.new_zeros(d, n, k * c)
-            self.taps.append(taps.unbind())
-            self.places.append([part.split(c, 1) for part in taps.unbind()])
-        a = model.w_in.new_empty(n, 2 * c)
-        self.a, (self.value, self.opening) = a, a.split(c, 1)
+        self.taps = [model.w_in.new_zeros(d, n, k * c).unbind() for d in model.dilations]
+        self.places = [[slot.split(c, 1) for slot in layer] for layer in self.taps]
+        self.gates = model.w_in.new_empty(n, len(model.v) * c)
+        self.a = model.w_in.new_empty(n, 2 * c)
+        self.value, self.opening = self.a.split(c, 1)
         self.gate = self.gates.split(c, 1)
         self.b, self.w = model.b.unbind(), model.w.unbind()
 
