@@ -59,10 +59,8 @@ class WaveNet(nn.Module):
         n_cycles: int = 1,
     ) -> None:
         super().__init__()
-        c, n_layers = (
-            check_count(n_channels, "n_channels"),
-            check_count(n_layers, "n_layers", 1, 30),
-        )
+        n_layers = check_count(n_layers, "n_layers", most=30)
+        c = check_count(n_channels, "n_channels")
         self.kernel = k = check_count(kernel, "kernel", 2)
         self.levels = None if levels is None else check_count(levels, "levels", 2)
         if k**n_layers > MOST:
@@ -135,8 +133,7 @@ class WaveNet(nn.Module):
     def _outputs(self, h: Tensor) -> Tensor:
         """``(C, N, T)`` to ``(n_outputs, N, T)``; channels first, so a layer is one product."""
         c, n, length = h.shape
-        biases, mixes = self.b.unbind(), self.w.unbind()
-        gates = []
+        biases, mixes, gates = self.b.unbind(), self.w.unbind(), list[Tensor]()
         for i, (v, d) in enumerate(zip(self.v.unbind(), self.dilations, strict=True)):
             padded = pad(h, ((self.kernel - 1) * d, 0))
             taps = torch.cat([padded[..., j * d : j * d + length] for j in range(self.kernel)])
