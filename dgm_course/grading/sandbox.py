@@ -58,12 +58,13 @@ class Ended(Exception):
     Args:
         status: "crashed", "timed out" or "over the limit".
         message: one sentence.
-        cell: the number of the cell that ran, if the others can still be run.
     """
 
-    def __init__(self, status: str, message: str, cell: int | None = None) -> None:
+    cell: int | None = None  # the one that ran, if the others can still be run
+
+    def __init__(self, status: str, message: str) -> None:
         super().__init__(message)
-        self.status, self.cell = status, cell
+        self.status = status
 
 
 class Sandbox:
