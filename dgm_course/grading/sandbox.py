@@ -100,7 +100,7 @@ class Sandbox:
         self.fresh()
 
     def begin(self, setup: Sequence[str] = ()) -> list[str]:
-        """Set the limits inside and run cells of ours: the error of each, "" if there was none.
+        """Set the limits inside and run cells of ours; the errors, if there were any.
 
         Raises:
             Ended: if it does not start.
