@@ -130,6 +130,7 @@ def test_an_override_replaces_the_score_and_shows_its_reason(tmp_path: Path) -> 
         ("student_id,days_late\nann,nan\n", "got 'nan'"),
         ("student_id,keep\nann,worst\n", "got 'worst'"),
         ("student_id,timestamp\nann,yesterday\n", "yesterday"),
+        ("student_id,override,days_late,reason\nann,x,y,z\n", "days_late of ann .* got 'y'"),
     ],
 )
 def test_a_table_with_a_mistake_is_refused(text: str, message: str, tmp_path: Path) -> None:

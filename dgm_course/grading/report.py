@@ -80,9 +80,9 @@ def _checked(student: str, row: dict[str, str]) -> dict[str, str]:
         row["keep"] = row["keep"].lower()
         if row["keep"] not in ("best", "last"):
             raise ValueError(f"expected keep to be best or last, got {row['keep']!r}")
-    for name in {"days_late", "free_days", "penalty_per_day", "override"} & {*row}:
+    for name in sorted({"days_late", "free_days", "penalty_per_day", "override"} & {*row}):
         row[name] = str(number(row[name], f"{name} of {student}"))
-    for name in {"duedate", "timestamp"} & {*row}:
+    for name in sorted({"duedate", "timestamp"} & {*row}):
         try:
             _date(row[name])
         except ValueError:

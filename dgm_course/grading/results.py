@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -102,22 +103,21 @@ def read_result(path: Path) -> dict[str, Any]:
 
 def wrong_in(value: Any, form: Any, name: str = "it") -> str:
     """What is not of a form, a type or a dictionary or list of forms; "" if all is."""
+    if form is float:
+        is_number = type(value) in (int, float) and 0 <= value < math.inf
+        return "" if is_number else f"{name} as {json.dumps(value)[:40]}"
+    kind: Any = form if isinstance(form, type) else type(form)
+    if type(value) is not kind:
+        return f"{name} as {type(value).__name__}"
+    found: Iterable[str] = ()
     if isinstance(form, dict):
-        if type(value) is not dict:
-            return f"{name} as {type(value).__name__}"
         found = (
             wrong_in(value[key], part, key) if key in value else f"no {key}"
             for key, part in form.items()
         )
-        return next(filter(None, found), "")
-    if isinstance(form, list):
-        if type(value) is not list:
-            return f"{name} as {type(value).__name__}"
-        return next(filter(None, (wrong_in(item, form[0], name) for item in value)), "")
-    if form is float:
-        is_number = type(value) in (int, float) and 0 <= value < math.inf
-        return "" if is_number else f"{name} as {json.dumps(value)[:40]}"
-    return "" if type(value) is form else f"{name} as {type(value).__name__}"
+    elif isinstance(form, list):
+        found = (wrong_in(item, form[0], name) for item in value)
+    return next(filter(None, found), "")
 
 
 def readable(out: Path) -> dict[Path, dict[str, Any]]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,13 @@ class Ended(Exception):
     Args:
         status: "crashed", "timed out" or "over the limit".
         message: one sentence.
-        cell: the number of the cell that ran, if the others can still be run.
     """
 
-    def __init__(self, status: str, message: str, cell: int | None = None) -> None:
+    cell: int | None = None  # the one that ran, if the others can still be run
+
+    def __init__(self, status: str, message: str) -> None:
         super().__init__(message)
-        self.status, self.cell = status, cell
+        self.status = status
 
 
 class Sandbox:
@@ -99,7 +100,7 @@ class Sandbox:
         self.fresh()
 
     def begin(self, setup: Sequence[str] = ()) -> list[str]:
-        """Set the limits inside and run cells of ours: the error of each, "" if there was none.
+        """Set the limits inside and run cells of ours; the errors, if there were any.
 
         Raises:
             Ended: if it does not start.
@@ -225,10 +226,8 @@ class Sandbox:
 
     def close(self) -> None:
         """End the whole process group, and with the first process of the sandbox all others."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
         self._selector.close()
         for pipe in self._pipes:
@@ -239,15 +238,11 @@ def _family(root: int) -> list[int]:
     """A process and all that descend from it."""
     parents = {}
     for name in os.listdir("/proc"):
-        if name.isdigit():
-            if not (stat := _proc(f"{name}/stat")):
-                continue
+        if name.isdigit() and (stat := _proc(f"{name}/stat")):
             parents[int(name)] = int(stat.rpartition(")")[2].split()[1])
-    family, frontier = [], [root]
-    while frontier:
-        pid = frontier.pop()
-        family.append(pid)
-        frontier += [child for child, parent in parents.items() if parent == pid]
+    family = [root]
+    for pid in family:  # which grows meanwhile
+        family += [child for child, parent in parents.items() if parent == pid]
     return family
 
 
@@ -260,16 +255,10 @@ def _resident(pid: int) -> int:
 
 def _proc(name: str) -> str:
     """A small file of /proc; nothing if the process has ended."""
-    try:
-        fd = os.open(f"/proc/{name}", os.O_RDONLY)  # many files, four times a second: no Path
-    except OSError:
-        return ""
-    try:
-        return os.read(fd, 1 << 16).decode(errors="replace")
-    except OSError:
-        return ""
-    finally:
-        os.close(fd)
+    # Many files, four times a second: no Path, no buffer.
+    with suppress(OSError), open(f"/proc/{name}", "rb", buffering=0) as file:
+        return file.read(1 << 16).decode(errors="replace")
+    return ""
 
 
 def check() -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -147,13 +148,11 @@ def _start(source: Path, within: str = "", below: int = 2) -> tuple[Path, str] |
     if len(candidates) != 1 or not below:
         return None
     (top,) = candidates
-    try:
+    with suppress(Exception):  # a student's folder or archive, which cannot be read
         if tops[top]:
             return _start(source, f"{within}{top}/", below - 1)
         if source.is_dir() and suffix_of(top) == ".zip":
             return _start(source / within / top, "", below - 1)
-    except Exception:  # a student's folder or archive, which cannot be read
-        pass
     return None
 
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,8 @@ def main() -> None:
             finally:
                 os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        try:
+        with suppress(ProcessLookupError):
             os.kill(-1 if walled else -child, signal.SIGKILL)  # -1: all but this one and the first
-        except ProcessLookupError:
-            pass
         shutil.rmtree(folder, ignore_errors=True)
         if walled and not _empty("/tmp", "/dev/shm"):
             os._exit(1)  # the next question gets a new sandbox
