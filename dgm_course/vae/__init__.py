@@ -3,10 +3,12 @@
 from dgm_course.vae.aggregated_posterior import AggregatedPosterior
 from dgm_course.vae.autoregressive_decoder import AutoregressiveVAE
 from dgm_course.vae.collapse import active_units
-from dgm_course.vae.gaussian_vae import (
+from dgm_course.vae.gaussian_vae import GaussianVAE
+from dgm_course.vae.latent_variable_model import (
     ElboTerms,
-    GaussianVAE,
+    ExplicitPosterior,
     LatentVariableModel,
+    Posterior,
     kl_per_dimension,
 )
 from dgm_course.vae.linear import LinearVAE
@@ -31,11 +33,13 @@ __all__ = [
     "AggregatedPosterior",
     "AutoregressiveVAE",
     "ElboTerms",
+    "ExplicitPosterior",
     "GaussianVAE",
     "KLDecomposition",
     "LatentVariableModel",
     "LinearVAE",
     "LogProbability",
+    "Posterior",
     "active_units",
     "annealed_beta",
     "beta_elbo",
