@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent
+from torch.nn.functional import logsigmoid, one_hot
 
 from dgm_course.checks import (
     check_count,
@@ -204,14 +206,15 @@ def log_prob_by_quadrature(
         model: any latent-variable model of this package with one or two latents.
         x: data ``(N, D)``.
         n: nodes an axis, odd.
-        limit: half the width of the box, in standard deviations of the prior.
+        limit: half the width of the box, in standard deviations of the prior N(0, I).
 
     Raises:
         ValueError: for M > 2, or where every second node gives another value by more than 0.001
-            nats: the nodes are too far apart for p(x|z).
+            nats: the nodes are too far apart for p(x|z); or where p(x, z) at the box's edge says
+            that more than 0.001 of it lies beyond.
     """
     check_instance(model, LatentVariableModel, "model")
-    model.as_numbers(x)
+    data = model.as_numbers(x)
     if model.z_dim > 2:
         raise ValueError(f"quadrature needs z_dim of at most 2, got {model.z_dim}")
     check_number(limit, "limit")
@@ -220,21 +223,58 @@ def log_prob_by_quadrature(
     weight = next(model.parameters())
     ticks = torch.linspace(-limit, limit, n, dtype=weight.dtype, device=weight.device)
     z = torch.cartesian_prod(*[ticks] * model.z_dim).reshape(-1, model.z_dim)  # (G, M)
-    chunks = z.split(max(1, 2_000_000 // x.numel()))
-    log_joint = torch.cat(
+    step, even = 2 * limit / (n - 1), torch.arange(n, device=weight.device) % 2 == 0
+    # Of each node: its cell, that of a grid of every second node, and, at the box's edge, what is
+    # beyond it if p(x, z) goes on for a unit of z.
+    every_second = torch.cartesian_prod(*[even] * model.z_dim).reshape(-1, model.z_dim).all(1)
+    edge = (z.abs() == limit).any(1)
+    cells = torch.stack(
         [
-            model.log_likelihood(x, part[:, None].expand(-1, len(x), -1))
-            + model.prior.log_prob(part)[:, None]
-            for part in chunks
+            torch.full_like(z[:, 0], step**model.z_dim),
+            (2 * step) ** model.z_dim * every_second,
+            step ** (model.z_dim - 1) * edge,
         ]
-    ).unflatten(0, (n,) * model.z_dim)  # (n, N) or (n, n, N)
-    log_cell = model.z_dim * math.log(2 * limit / (n - 1))
-    axes = tuple(range(model.z_dim))
-    value = torch.logsumexp(log_joint, axes) + log_cell  # p(z) is 0 at the ends, near enough
-    every_second = log_joint[(slice(None, None, 2),) * model.z_dim]
-    coarse = torch.logsumexp(every_second, axes) + log_cell + model.z_dim * math.log(2)
-    if (worst := (value - coarse).abs().max().item()) > 1e-3:
+    )  # (3, G)
+    peak = data.new_full((len(data),), -math.inf)
+    sums = data.new_zeros(3, len(data), dtype=torch.float64)
+    counts = _counts(model.decode(z[:1, None]), data)
+    size = max(1, 2_000_000 // data.numel())
+    for codes, areas in zip(z.split(size), cells.split(size, 1), strict=True):
+        log_joint = _all_pairs(model.decode(codes[:, None]), data, counts)  # (C, N)
+        log_joint = log_joint + model.prior.log_prob(codes)[:, None]
+        higher = torch.maximum(peak, log_joint.amax(0))
+        sums = sums * (peak - higher).double().exp() + areas @ (log_joint - higher).exp()
+        peak = higher
+    value, coarse, beyond = sums.log() + peak
+    if (share := (beyond - value).max().exp().item()) > 1e-3:
+        raise ValueError(
+            f"limit must be larger than {limit:g}: beyond the box there may be {share:.2g} of p(x)"
+        )
+    if not (worst := (value - coarse).abs().max().item()) <= 1e-3:  # NaN, too
         raise ValueError(
             f"n must be larger than {n}: every second node gives log p(x) off by {worst:.2g} nats"
         )
-    return value
+    return value.to(data.dtype)
+
+
+def _counts(p: Distribution, x: Tensor) -> Tensor | None:
+    """How often x has each value at each feature, ``(N, D)`` to ``(N, D · V)``, where p is of
+    binary features or of levels: log p(x) is then linear in it, one matrix product for all pairs.
+    """
+    base = p.base_dist if isinstance(p, Independent) else None
+    if isinstance(base, Bernoulli):
+        return torch.stack([1 - x, x], 2).flatten(1)
+    if isinstance(base, Categorical):
+        return one_hot(x.long(), base.logits.shape[-1]).to(x.dtype).flatten(1)
+    return None
+
+
+def _all_pairs(p: Distribution, x: Tensor, counts: Tensor | None) -> Tensor:
+    """log p(x_n|z_c) of all pairs: batch shape ``(C, 1)`` and ``(N, D)`` to ``(C, N)``."""
+    if counts is None:
+        return p.log_prob(x)
+    base = p.base_dist  # type: ignore[attr-defined]
+    log_p = base.logits  # (C, 1, D), or normalised (C, 1, D, V)
+    if isinstance(base, Bernoulli):
+        log_p = torch.stack([logsigmoid(-log_p), logsigmoid(log_p)], -1)
+    return log_p.flatten(1) @ counts.T
