@@ -2,7 +2,8 @@
 
 from dgm_course.vae.aggregated_posterior import AggregatedPosterior
 from dgm_course.vae.autoregressive_decoder import AutoregressiveVAE
-from dgm_course.vae.collapse import active_units
+from dgm_course.vae.collapse import active_units, activity
+from dgm_course.vae.gaps import Gaps, gaussian_elbo, split_gap
 from dgm_course.vae.gaussian_vae import GaussianVAE
 from dgm_course.vae.gradients import (
     binary_codes,
@@ -41,6 +42,7 @@ __all__ = [
     "AutoregressiveVAE",
     "ElboTerms",
     "ExplicitPosterior",
+    "Gaps",
     "GaussianVAE",
     "KLDecomposition",
     "LatentVariableModel",
@@ -48,6 +50,7 @@ __all__ = [
     "LogProbability",
     "Posterior",
     "active_units",
+    "activity",
     "annealed_beta",
     "beta_elbo",
     "binary_codes",
@@ -55,6 +58,7 @@ __all__ = [
     "energy_plus_entropy",
     "evidence_minus_posterior_kl",
     "free_bits",
+    "gaussian_elbo",
     "gradient_by_enumeration",
     "importance_weighted_bound",
     "kl_per_dimension",
@@ -64,4 +68,5 @@ __all__ = [
     "reparameterised",
     "score_function",
     "signal_to_noise",
+    "split_gap",
 ]
