@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -206,12 +205,14 @@ def log_prob_by_quadrature(
         model: any latent-variable model of this package with one or two latents.
         x: data ``(N, D)``.
         n: nodes an axis, odd.
-        limit: half the width of the box, in standard deviations of the prior N(0, I).
+        limit: half the width of the box: for the prior N(0, I), in its standard deviations.
 
     Raises:
         ValueError: for M > 2, or where every second node gives another value by more than 0.001
             nats: the nodes are too far apart for p(x|z); or where p(x, z) at the box's edge says
             that more than 0.001 of it lies beyond.
+
+    Omits: a part of p(x, z) that lies beyond the box and apart from what is in it.
     """
     check_instance(model, LatentVariableModel, "model")
     data = model.as_numbers(x)
@@ -223,11 +224,11 @@ def log_prob_by_quadrature(
     weight = next(model.parameters())
     ticks = torch.linspace(-limit, limit, n, dtype=weight.dtype, device=weight.device)
     z = torch.cartesian_prod(*[ticks] * model.z_dim).reshape(-1, model.z_dim)  # (G, M)
-    step, even = 2 * limit / (n - 1), torch.arange(n, device=weight.device) % 2 == 0
+    step, index = 2 * limit / (n - 1), torch.arange(n, device=weight.device)
+    at = torch.cartesian_prod(*[index] * model.z_dim).reshape(-1, model.z_dim)
+    every_second, edge = (at % 2 == 0).all(1), (at % (n - 1) == 0).any(1)
     # Of each node: its cell, that of a grid of every second node, and, at the box's edge, what is
     # beyond it if p(x, z) goes on for a unit of z.
-    every_second = torch.cartesian_prod(*[even] * model.z_dim).reshape(-1, model.z_dim).all(1)
-    edge = (z.abs() == limit).any(1)
     cells = torch.stack(
         [
             torch.full_like(z[:, 0], step**model.z_dim),
@@ -235,7 +236,7 @@ def log_prob_by_quadrature(
             step ** (model.z_dim - 1) * edge,
         ]
     )  # (3, G)
-    peak = data.new_full((len(data),), -math.inf)
+    peak = data.new_full((len(data),), torch.finfo(data.dtype).min)
     sums = data.new_zeros(3, len(data), dtype=torch.float64)
     counts = _counts(model.decode(z[:1, None]), data)
     size = max(1, 2_000_000 // data.numel())
