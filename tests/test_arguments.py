@@ -52,16 +52,24 @@ from dgm_course.vae import (
     AggregatedPosterior,
     GaussianVAE,
     active_units,
+    activity,
+    binary_codes,
     decompose_kl,
     free_bits,
+    gaussian_elbo,
     importance_weighted_bound,
     log_prob_by_quadrature,
+    reparameterised,
+    score_function,
+    signal_to_noise,
+    split_gap,
 )
 from dgm_course.vae.linear import collapse_costs, fixed_noise_rate
 
 X = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
 Q = Independent(Normal(X, 1.0), 1)
 VAE = GaussianVAE(2, 1)
+normal = lambda phi: Normal(phi[..., 0], phi[..., 1])  # noqa: E731
 FLOW = FlowModel(Independent(Normal(torch.zeros(2), 1.0), 1), PlanarFlow(2))
 PIXELS = PixelCNN(4, n_features=4, n_layers=2)
 CLASSES = GatedPixelCNN(4, n_features=4, n_layers=2, n_classes=3)
@@ -81,6 +89,10 @@ WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
         (VAE.sample, "n"),
         (lambda n: VAE.elbo(X, n), "n_samples"),
         (lambda n: importance_weighted_bound(VAE, X, n), "k"),
+        (lambda n: score_function(torch.sum, normal, X[0], n), "n_samples"),
+        (lambda n: signal_to_noise(VAE, VAE.parameters(), X, n), "k"),
+        (lambda n: split_gap(VAE, X, n_steps=n), "n_steps"),
+        (binary_codes, "n_latents"),
         (lambda n: decompose_kl(Q, n_samples=n), "n_samples"),
         (lambda n: PIXELS.sample(n, (3, 3)), "n"),
         (lambda n: PIXELS.sample(1, (n, 3)), "size's height"),
@@ -138,6 +150,13 @@ TENSORS = [
     (VAE.decode, X[:, :1], "z"),
     (lambda x: log_prob_by_quadrature(VAE, x), X, "x"),
     (active_units, X, "means"),
+    (activity, X, "means"),
+    (lambda x: gaussian_elbo(VAE, x, X[:, :1], X[:, :1, None]), X, "x"),
+    (lambda x: gaussian_elbo(VAE, X, x, X[:, :1, None]), X[:, :1], "mean"),
+    (lambda x: gaussian_elbo(VAE, X, X[:, :1], x), X[:, :1, None], "scale_tril"),
+    (lambda x: reparameterised(torch.square, normal, x, 3), X[0], "parameters"),
+    (lambda x: signal_to_noise(VAE, VAE.parameters(), x, 2), X, "x"),
+    (lambda x: split_gap(VAE, x), X, "x"),
     (AggregatedPosterior(Q).log_prob, X, "z"),
     (PIXELS, IMAGES, "x"),
     (lambda x: CLASSES(IMAGES, labels=x), IMAGES[:, 0, 0, 0], "labels"),
@@ -186,6 +205,9 @@ def test_a_size_is_a_height_and_a_width(size):
     [
         (lambda: FlowModel(None, PlanarFlow(2)), "base must be a Distribution .* got NoneType"),
         (lambda: FlowModel(FLOW.base, 3), "bijection must be a Bijection, got int"),
+        (lambda: split_gap(3, X), "model must be a LatentVariableModel, got int"),
+        (lambda: signal_to_noise(3, [], X, 2), "model must be a LatentVariableModel, got int"),
+        (lambda: gaussian_elbo(3, X, X, X), "model must be a LatentVariableModel, got int"),
         (lambda: free_bits(3, X, 0.1), "model must be a LatentVariableModel, got int"),
         (lambda: VAE.elbo(X[0]), r"x must have shape \(N, 2\), got shape \(2,\)"),
         (lambda: DensityRatio().fit(X[:, 0], X), r"x_p must have shape \(N, D\)"),

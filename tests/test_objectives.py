@@ -173,6 +173,74 @@ def test_quadrature_says_when_the_nodes_are_too_far_apart():
         log_prob_by_quadrature(model, torch.randn(4, 3).double(), n=101)
 
 
+def by_every_pair(model, x, n, limit=6.0):
+    """The same rule with p(x|z) from `log_likelihood`, pair by pair."""
+    ticks = torch.linspace(-limit, limit, n, dtype=torch.float64)
+    z = torch.cartesian_prod(*[ticks] * model.z_dim).reshape(-1, model.z_dim)
+    with torch.no_grad():
+        log_joint = torch.stack([model.log_likelihood(one[None], z[:, None]) for one in x], 1)
+        return (log_joint[..., 0].T + model.prior.log_prob(z)).logsumexp(1) + (
+            model.z_dim * math.log(2 * limit / (n - 1))
+        )
+
+
+@pytest.mark.parametrize("z_dim", [1, 2])
+@pytest.mark.parametrize(
+    ("options", "x"),
+    [
+        ({"likelihood": "bernoulli"}, torch.tensor([[0, 1, 1], [1, 1, 0], [0, 0, 0]])),
+        ({"likelihood": "bernoulli"}, torch.tensor([[0.3, 0.9, 1.0], [0, 0.5, 1]]).double()),
+        ({"likelihood": "categorical", "n_levels": 5}, torch.tensor([[0, 4, 2], [3, 3, 1]])),
+        ({"likelihood": "categorical", "n_levels": 2}, torch.tensor([[0, 1, 1]])),
+        ({"noise": "network"}, torch.tensor([[0.3, -1.0, 2.0], [0, 1, 2]]).double()),
+    ],
+)
+def test_quadrature_is_the_sum_over_all_pairs(options, x, z_dim):
+    """Levels and pixels go through one matrix product: in float64 the numbers are the same."""
+    model = strong(GaussianVAE(3, z_dim, 8, **options))
+    ours = log_prob_by_quadrature(model, x, n=161)
+    torch.testing.assert_close(ours, by_every_pair(model, x, 161), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "categorical"])
+def test_a_sure_decoder_loses_nothing_to_the_matrix_product(likelihood):
+    """Logits of hundreds, in float32: l x − log(1 + eˡ) would cancel."""
+    levels = {"n_levels": 3} if likelihood == "categorical" else {}
+    model = strong(GaussianVAE(40, 1, 0, likelihood=likelihood, **levels), scale=0.3)
+    with torch.no_grad():
+        model.decoder[0].bias.mul_(1000)
+    x = model.decode(torch.zeros(1, 1).double()).mode.long().repeat(3, 1)
+    x[1, :3] = 0
+    exact = log_prob_by_quadrature(model, x)
+    torch.testing.assert_close(
+        log_prob_by_quadrature(model.float(), x).double(), exact, atol=1e-5, rtol=1e-6
+    )
+
+
+def test_the_probabilities_of_all_binary_images_add_up_to_1():
+    model = strong(MODELS["bernoulli"]())
+    x = torch.cartesian_prod(*[torch.arange(2)] * 3)
+    assert log_prob_by_quadrature(model, x).exp().sum().item() == pytest.approx(1, abs=1e-8)
+
+
+@pytest.mark.parametrize("limit", [1.0, 2.0, 3.0])
+def test_quadrature_says_when_the_box_is_narrower_than_the_posterior(model, limit):
+    with pytest.raises(ValueError, match=f"limit must be larger than {limit:g}"):
+        log_prob_by_quadrature(model, data(model), limit=limit)
+
+
+def test_quadrature_says_when_a_posterior_lies_beyond_the_box():
+    model = GaussianVAE(3, 1, 0, noise_scale=0.1).double()
+    with torch.no_grad():
+        model.decoder[0].weight.fill_(1.0)
+    x = torch.tensor([[0.0] * 3, [9.0] * 3]).double()  # z of the second is near 9
+    with pytest.raises(ValueError, match="limit must be larger than 6"):
+        log_prob_by_quadrature(model, x)
+    exact = parameters_of(model).marginal().log_prob(x)
+    ours = log_prob_by_quadrature(model, x, 801, 12.0)
+    torch.testing.assert_close(ours, exact, atol=1e-6, rtol=0)
+
+
 def test_quadrature_refuses():
     with pytest.raises(ValueError, match="z_dim of at most 2, got 3"):
         log_prob_by_quadrature(GaussianVAE(2, 3), torch.zeros(1, 2))

@@ -2,11 +2,21 @@
 
 from dgm_course.vae.aggregated_posterior import AggregatedPosterior
 from dgm_course.vae.autoregressive_decoder import AutoregressiveVAE
-from dgm_course.vae.collapse import active_units
-from dgm_course.vae.gaussian_vae import (
+from dgm_course.vae.collapse import active_units, activity
+from dgm_course.vae.gaps import Gaps, gaussian_elbo, split_gap
+from dgm_course.vae.gaussian_vae import GaussianVAE
+from dgm_course.vae.gradients import (
+    binary_codes,
+    gradient_by_enumeration,
+    reparameterised,
+    score_function,
+    signal_to_noise,
+)
+from dgm_course.vae.latent_variable_model import (
     ElboTerms,
-    GaussianVAE,
+    ExplicitPosterior,
     LatentVariableModel,
+    Posterior,
     kl_per_dimension,
 )
 from dgm_course.vae.linear import LinearVAE
@@ -31,21 +41,32 @@ __all__ = [
     "AggregatedPosterior",
     "AutoregressiveVAE",
     "ElboTerms",
+    "ExplicitPosterior",
+    "Gaps",
     "GaussianVAE",
     "KLDecomposition",
     "LatentVariableModel",
     "LinearVAE",
     "LogProbability",
+    "Posterior",
     "active_units",
+    "activity",
     "annealed_beta",
     "beta_elbo",
+    "binary_codes",
     "decompose_kl",
     "energy_plus_entropy",
     "evidence_minus_posterior_kl",
     "free_bits",
+    "gaussian_elbo",
+    "gradient_by_enumeration",
     "importance_weighted_bound",
     "kl_per_dimension",
     "log_prob_by_importance",
     "log_prob_by_quadrature",
     "reconstruction_minus_kl",
+    "reparameterised",
+    "score_function",
+    "signal_to_noise",
+    "split_gap",
 ]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal, constraints
 
 from dgm_course.checks import check_count, check_instance
-from dgm_course.vae.gaussian_vae import GaussianVAE, LatentVariableModel
+from dgm_course.vae.gaussian_vae import GaussianVAE
+from dgm_course.vae.latent_variable_model import LatentVariableModel
 
 
 class AutoregressiveVAE(LatentVariableModel):
@@ -45,6 +46,11 @@ class AutoregressiveVAE(LatentVariableModel):
         back = torch.arange(vae.x_dim)[:, None] - torch.arange(vae.x_dim)  # d − j
         self.register_buffer("mask", (back >= 1) & (back <= window))
         self.context = nn.Parameter(torch.zeros(vae.x_dim, vae.x_dim))
+
+    @property
+    def prior(self) -> Distribution:
+        """The VAE's p(z)."""
+        return self.vae.prior
 
     def encode(self, x: Tensor) -> Independent[Normal]:
         """The VAE's q(z|x)."""

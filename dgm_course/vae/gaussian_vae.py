@@ -1,10 +1,9 @@
-"""The variational autoencoder with Gaussian codes, and what every model of that kind shares."""
+"""The variational autoencoder with Gaussian codes."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,121 +16,14 @@ from dgm_course.checks import (
     check_tensor,
     values_are_checked,
 )
+from dgm_course.vae.latent_variable_model import Flow, FlowPrior, LatentVariableModel, check_prior
 
 Likelihood = Literal["gaussian", "bernoulli", "categorical"]
 Noise = Literal["fixed", "shared", "diagonal", "network"]
 
 
-class ElboTerms(NamedTuple):
-    """The ELBO of each example, E_q log p(x|z) − KL(q(z|x) ‖ p(z)), as its two terms in nats."""
-
-    reconstruction: Tensor  # (N,)
-    kl: Tensor  # (N,)
-
-    @property
-    def elbo(self) -> Tensor:
-        """reconstruction − kl, ``(N,)``: at most log p(x), in expectation over the codes drawn."""
-        return self.reconstruction - self.kl
-
-
-def kl_per_dimension(q: Independent[Normal]) -> Tensor:
-    """½ (μ² + σ² − 1 − ln σ²): KL(q(zⱼ|x) ‖ N(0, 1)) of each code and latent, in nats.
-
-    Source: Kingma & Welling 2014, appendix B, https://arxiv.org/abs/1312.6114.
-
-    Shapes: q of batch shape ``(N,)`` and event shape ``(M,)``, as ``encode`` returns it, to
-    ``(N, M)``; its sum over M is KL(q(z|x) ‖ p(z)).
-    """
-    normal = getattr(q, "base_dist", None)
-    if not isinstance(normal, Normal):
-        raise ValueError(f"q must be an Independent(Normal, 1), got {q}")
-    return 0.5 * (normal.loc.square() + normal.scale.square() - 1) - normal.scale.log()
-
-
-class LatentVariableModel(nn.Module, ABC):
-    """p(x) = ∫ p(x|z) N(z; 0, I) dz with an encoder q(z|x): a subclass says what both are.
-
-    Here q(z|x) is a Gaussian and the prior is N(0, I). Lecture 9 lets the prior be an argument:
-    any object with ``log_prob`` and ``sample``, a flow among them. Lecture 10 lets the posterior be
-    one that cannot be inverted: ``posterior(x).rsample_and_log_prob(S)`` returns S codes a point
-    ``(S, N, M)`` and log q(z|x) at these codes ``(S, N)``, and nothing is asked at other codes. The
-    KL term is then the average of log q(z|x) − log p(z) over the codes; where q and p are both
-    Gaussian, it stays in closed form, and so do the numbers of today's models.
-    """
-
-    x_dim: int  # D
-    z_dim: int  # M
-
-    @abstractmethod
-    def encode(self, x: Tensor) -> Independent[Normal]:
-        """q(z|x), an ``Independent(Normal, 1)`` of batch shape ``(N,)`` and event shape ``(M,)``.
-
-        Data ``(N, D)`` to a distribution over codes.
-        """
-
-    @abstractmethod
-    def decode(self, z: Tensor) -> Distribution:
-        """p(x|z), of event shape ``(D,)``: codes ``(..., M)`` to a distribution over data."""
-
-    @abstractmethod
-    def as_numbers(self, x: Tensor) -> Tensor:
-        """The data ``(N, D)`` in the weights' dtype, or a ValueError if they are not data."""
-
-    @abstractmethod
-    def mean(self, z: Tensor) -> Tensor:
-        """E[x|z]: codes ``(N, M)`` to data without the decoder's noise, ``(N, D)``."""
-
-    @property
-    def prior(self) -> Independent[Normal]:
-        """p(z) = N(0, I), of event shape ``(M,)``."""
-        zero = next(self.parameters()).new_zeros(self.z_dim)
-        return Independent(Normal(zero, zero + 1), 1)
-
-    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x|z) in nats, a sum over features: ``(N, D)``, ``(..., N, M)`` to ``(..., N)``."""
-        x = self.as_numbers(x)
-        check_tensor(z, "z")
-        if z.ndim < 2 or z.shape[-2] != len(x):
-            raise ValueError(
-                f"z must have shape (..., {len(x)}, {self.z_dim}), codes for each of the "
-                f"{len(x)} points, got shape {tuple(z.shape)}"
-            )
-        return self.decode(z).log_prob(x)
-
-    def elbo(self, x: Tensor, n_samples: int = 1) -> ElboTerms:
-        """E_q log p(x|z), over S codes a point, and KL(q(z|x) ‖ p(z)), in closed form.
-
-        Source: Kingma & Welling 2014, equation 7, https://arxiv.org/abs/1312.6114.
-
-        Args:
-            x: data ``(N, D)``.
-            n_samples: number S of codes that are drawn for each point, with gradients.
-
-        Returns:
-            Nats ``(N,)`` each, both sums over dimensions, never means: a mean would change the
-            weight of one against the other.
-        """
-        n_samples = check_count(n_samples, "n_samples")
-        q = self.encode(x)
-        z = q.rsample((n_samples,))  # (S, N, M)
-        reconstruction = self.log_likelihood(x, z).mean(0)  # (N,)
-        return ElboTerms(reconstruction, kl_per_dimension(q).sum(1))
-
-    @torch.no_grad()
-    def sample(self, n: int, noise: bool = True) -> Tensor:
-        """n data points ``(n, D)`` from codes of the prior.
-
-        Args:
-            n: how many.
-            noise: draw from p(x|z), which is what the model means by a sample; False returns
-                E[x|z], which pictures often show in its place.
-        """
-        z = self.prior.sample((check_count(n, "n"),))
-        return self.decode(z).sample() if noise else self.mean(z)
-
-
 class GaussianVAE(LatentVariableModel):
-    """p(z) = N(0, I), x ~ p(x|z) with parameters from a network, q(z|x) = N(μ(x), diag σ²(x)).
+    """z ~ p(z), x ~ p(x|z) with parameters from a network, q(z|x) = N(μ(x), diag σ²(x)).
 
     Source: Kingma & Welling 2014, section 3 and appendix C, https://arxiv.org/abs/1312.6114.
 
@@ -151,15 +43,18 @@ class GaussianVAE(LatentVariableModel):
         n_levels: number of levels 0 … n_levels − 1, for "categorical".
         noise: which noise a Gaussian decoder has; the others have their own.
         noise_scale: σ, in the units of x.
+        prior: p(z), N(0, I) if none is given: a distribution over codes, of event shape ``(M,)``,
+            or a flow, which is then trained with the rest. Only a flow follows ``.to(...)`` and
+            ``.double()``.
 
     Shapes: x ``(N, D)``; integers are cast to the weights' dtype; z ``(..., M)``.
 
     Raises:
-        ValueError: for a batch of the wrong shape or dtype, empty, with NaN or inf, Bernoulli
-            targets outside [0, 1], levels out of range, or log-variances whose exponential leaves
-            the dtype.
+        ValueError: for a prior over codes of another width, a batch of the wrong shape or dtype,
+            empty, with NaN or inf, Bernoulli targets outside [0, 1], levels out of range, or
+            log-variances whose exponential leaves the dtype.
 
-    Omits: deeper networks, other priors and posteriors.
+    Omits: deeper networks, other posteriors.
     """
 
     def __init__(
@@ -172,6 +67,7 @@ class GaussianVAE(LatentVariableModel):
         n_levels: int | None = None,
         noise: Noise = "fixed",
         noise_scale: float = 1.0,
+        prior: Distribution | Flow | None = None,
     ) -> None:
         super().__init__()
         x_dim, z_dim = check_count(x_dim, "x_dim"), check_count(z_dim, "z_dim")
@@ -194,6 +90,9 @@ class GaussianVAE(LatentVariableModel):
         if likelihood != "gaussian" and (noise, noise_scale) != ("fixed", 1.0):
             raise ValueError(f"noise and noise_scale are for a Gaussian decoder, not {likelihood}")
         check_number(noise_scale, "noise_scale")
+        if prior is not None:
+            check_prior(prior, z_dim)
+        self._prior = prior
         self.x_dim, self.z_dim, self.hidden = x_dim, z_dim, hidden
         self.likelihood, self.n_levels, self.noise = likelihood, n_levels, noise
         self.encoder = _network(x_dim, hidden, z_dim if hidden == 0 else 2 * z_dim)
@@ -207,6 +106,13 @@ class GaussianVAE(LatentVariableModel):
             self.noise_log_variance = nn.Parameter(start)
         else:  # for "network", what is added to the network's output
             self.register_buffer("noise_log_variance", log_variance)
+
+    @property
+    def prior(self) -> Distribution:
+        """p(z), of event shape ``(M,)``."""
+        if self._prior is None:
+            return super().prior
+        return self._prior if isinstance(self._prior, Distribution) else FlowPrior(self._prior)
 
     def start_at(self, mean: Tensor, variance: Tensor) -> GaussianVAE:
         """Start a Gaussian decoder at N(mean, diag variance), the data's moments, and no use of z.

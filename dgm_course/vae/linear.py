@@ -16,7 +16,8 @@ from torch.distributions import MultivariateNormal
 
 from dgm_course.checks import check_count, check_floating, check_instance, check_number
 from dgm_course.vae.autoregressive_decoder import AutoregressiveVAE
-from dgm_course.vae.gaussian_vae import ElboTerms, GaussianVAE
+from dgm_course.vae.gaussian_vae import GaussianVAE
+from dgm_course.vae.latent_variable_model import ElboTerms, StandardNormal
 
 
 class LinearVAE(NamedTuple):
@@ -88,7 +89,8 @@ def parameters_of(vae: GaussianVAE) -> LinearVAE:
     """The parameters of a `GaussianVAE` with hidden = 0, with their gradients.
 
     Raises:
-        ValueError: for one that is not linear, or whose noise depends on z.
+        ValueError: for one that is not linear, whose noise depends on z, or whose prior is not
+            the N(0, I) that is in every formula here.
     """
     check_instance(vae, GaussianVAE, "vae")
     if vae.hidden != 0 or vae.likelihood != "gaussian" or vae.noise == "network":
@@ -96,6 +98,8 @@ def parameters_of(vae: GaussianVAE) -> LinearVAE:
             "vae must have hidden=0 and a Gaussian decoder whose noise does not depend on z, got "
             f"hidden={vae.hidden}, likelihood={vae.likelihood!r}, noise={vae.noise!r}"
         )
+    if not isinstance(vae.prior, StandardNormal):
+        raise ValueError(f"vae must have the prior N(0, I), got {vae.prior}")
     encoder, decoder = cast(nn.Linear, vae.encoder[0]), cast(nn.Linear, vae.decoder[0])
     return LinearVAE(
         decoder.weight,

@@ -274,13 +274,17 @@ def reconstruction_minus_kl(
 def _expectation(q: Distribution, f: Callable[[Tensor], Tensor]) -> Tensor:
     """E f(z) over each posterior by Gauss–Hermite sums, f from ``(S, N, M)`` to ``(S, N)``."""
     mean, scale = mean_and_scale(q)
-    dim = mean.shape[1]
+    nodes, weights = hermite_nodes(HERMITE_NODES, mean.shape[1], mean)
+    return weights @ f(mean + scale * nodes[:, None])  # (N,)
+
+
+def hermite_nodes(n_nodes: int, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """ε ``(G, M)`` and their weights ``(G,)``: a sum over them is E f(ε) for ε ~ N(0, I), M ≤ 2."""
     if dim > 2:
-        raise ValueError(f"the three readings need at most 2 latent dimensions, got {dim}")
-    ticks, weights = (torch.from_numpy(v).to(mean) for v in hermegauss(HERMITE_NODES))
-    nodes = torch.cartesian_prod(*[ticks] * dim).reshape(-1, 1, dim)  # (S, 1, M)
-    weights = torch.cartesian_prod(*[weights / weights.sum()] * dim).reshape(-1, dim).prod(1)
-    return weights @ f(mean + scale * nodes)  # (N,)
+        raise ValueError(f"Gauss–Hermite sums need at most 2 latent dimensions, got {dim}")
+    ticks, weights = (torch.from_numpy(v).to(like) for v in hermegauss(n_nodes))
+    nodes = torch.cartesian_prod(*[ticks] * dim).reshape(-1, dim)
+    return nodes, torch.cartesian_prod(*[weights / weights.sum()] * dim).reshape(-1, dim).prod(1)
 
 
 def _checked(log_likelihood: Callable[[Tensor], Tensor], z: Tensor, q: Any) -> Tensor:

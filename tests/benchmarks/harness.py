@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -35,6 +37,28 @@ def in_turn(functions: dict[str, Callable[[], object]], rounds: int = 40) -> dic
             function()
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values[3:]) for name, values in times.items()}
+
+
+ALONE = """
+import re, time
+from pathlib import Path
+def memory(what):  # in MB; Linux
+    found = re.search(what + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) / 1024
+{setup}
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+before, start = memory("VmRSS"), time.perf_counter()
+{call}
+print(time.perf_counter() - start, memory("VmHWM") - before)
+"""
+
+
+def alone(setup: str, call: str) -> tuple[float, float]:
+    """Seconds of a call and its peak above what was there before, in MB, in a fresh interpreter."""
+    command = [sys.executable, "-c", ALONE.format(setup=setup, call=call)]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds, peak = (float(word) for word in run.stdout.split())
+    return seconds, peak
 
 
 def table(rows: list[Row]) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 
 import torch
@@ -12,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from dgm_course.vae import AggregatedPosterior
-from tests.benchmarks.harness import Row, in_turn
+from tests.benchmarks.harness import Row, alone, in_turn
 
 N, DIM, THREADS = 10_000, 10, 2
 PEAK_MB = 300
@@ -80,33 +78,22 @@ def log_density() -> list[Row]:
     ]
 
 
-ALONE = f"""
-import re, time, torch
-from pathlib import Path
+SETUP = f"""
+import torch
 from tests.benchmarks.surgery import codes
 from dgm_course.vae import AggregatedPosterior
 from torch.distributions import Independent, Normal
-def memory(what):  # in MB; Linux
-    found = re.search(what + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) / 1024
 torch.set_num_threads({THREADS})
+torch.set_grad_enabled(False)
 mean, scale, z = codes({{n}})
 q = Independent(Normal(mean, scale), 1)
-with torch.no_grad():
-    AggregatedPosterior(q).log_prob(z[:64])
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, start = memory("VmRSS"), time.perf_counter()
-    assert AggregatedPosterior(q).log_prob(z).isfinite().all()
-    print(time.perf_counter() - start, memory("VmHWM") - before)
+AggregatedPosterior(q).log_prob(z[:64])
 """
 
 
 def measured(n: int) -> tuple[float, float]:
-    """Seconds and the peak above what was there before, in MB, in a fresh interpreter."""
-    command = [sys.executable, "-c", ALONE.format(n=n)]
-    run = subprocess.run(command, check=True, capture_output=True, text=True)
-    seconds, peak = (float(word) for word in run.stdout.split())
-    return seconds, peak
+    """Seconds and the peak in MB."""
+    return alone(SETUP.format(n=n), "assert AggregatedPosterior(q).log_prob(z).isfinite().all()")
 
 
 def size() -> list[Row]:
