@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     **dict.fromkeys(LOWER, LOWER),
     **dict.fromkeys(FAMILIES, LOWER),
     "plots": set(),
+    "sounds": set(),
     "widgets": {"plots"},
     "claims": {"training"},  # for the switch that shortens training
     "lectures": {"widgets"},  # of a panel; the models are the notebooks' own

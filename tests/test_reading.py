@@ -33,6 +33,7 @@ def is_folded(cell):
         ("plots.show(draw_it)", True),
         ("explore(draw_it, a=(0, 1))", True),
         ("live(\n    run, draw_it\n)", True),
+        ('listen({"a": tone}, 8000)', True),
         ("y = 2\nclaim('it holds', y, above=1)", True),
         ("check(answer, test, expected='', why='', hint='')", True),
         ("def f():\n    claim('not at a line start of the cell', 1, above=0)", False),

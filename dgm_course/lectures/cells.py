@@ -7,7 +7,8 @@ from typing import Any
 
 # What keeps a cell folded, where it starts a line.
 NOT_THE_LESSON = re.compile(
-    r"^(?:claim|check|explore|live|plots\.show)\(|^def draw_|^seed_everything\(", re.MULTILINE
+    r"^(?:claim|check|explore|live|listen|plots\.show)\(|^def draw_|^seed_everything\(",
+    re.MULTILINE,
 )
 
 

@@ -65,7 +65,7 @@ def minutes(cell: Any) -> float:
         return 0.0
     if "exercise" in tags_of(cell):
         return EXERCISE
-    if re.search(r"^(explore|live)\(", source, re.MULTILINE):
+    if re.search(r"^(explore|live|listen)\(", source, re.MULTILINE):
         return PANEL
     has_figure = any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
     lines = len(source.splitlines()) if is_lesson(cell) else 0

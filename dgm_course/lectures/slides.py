@@ -48,7 +48,7 @@ def mark_slides(notebook: Any) -> None:
 
 def _what(cell: Any, source: str, explored: set[str]) -> str:
     """What a code cell is to a listener; an aside is for readers."""
-    if re.search(r"^(explore|live)\(", source, re.MULTILINE):
+    if re.search(r"^(explore|live|listen)\(", source, re.MULTILINE):
         return "panel"
     if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
         shown = re.fullmatch(r"plots\.show\((\w+), size=\([^)]*\)\)", source)
