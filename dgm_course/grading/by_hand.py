@@ -78,10 +78,8 @@ def hand_out(
                 cells = (*key, str(task["out_of"]), "", "")
                 new[key] = dict(zip(COLUMNS, cells, strict=True))
     added = [new[key] for key in sorted(new)]
-    if table is None:
-        write(folder / "scores.csv", csv_text(COLUMNS, added))
-    elif added:
-        write(folder / "scores.csv", table.with_rows(added))
+    if added or not table.path.exists():
+        write(table.path, table.with_rows(added))
     memory.keep()
     return changed
 
@@ -159,15 +157,15 @@ def _answers(results: list[Result]) -> set[Key]:
 
 def _read(
     path: Path, assignment: Assignment, results: list[Result]
-) -> tuple[Table | None, dict[Key, Row]]:
-    """The table, None if there is none yet, and what is filled in for each answer.
+) -> tuple[Table, dict[Key, Row]]:
+    """The table, without rows if there is none yet, and what is filled in for each answer.
 
     Args:
         assignment: says how many points there are for a task.
         results: say whose number a spreadsheet has written without its zeros.
     """
     if not path.exists():
-        return None, {}
+        return Table(path, COLUMNS, [], text=csv_text(COLUMNS, [])), {}
     table = read_table(path, {"student_id", "grade_id", "points"})
     most = {task.grade_id: float(task.points) for task in assignment.written}
     rows: dict[Key, Row] = {}
