@@ -9,12 +9,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from dgm_course.data import ArProcess
 from dgm_course.probability import gaussian_log_prob
-from dgm_course.sequences import (
-    StackedStudent,
-    WaveNet,
-    distillation_kl,
-    linear_student_optimum,
-)
+from dgm_course.sequences import WaveNet, distillation_kl, linear_student_optimum
 from dgm_course.training import fit, seed_everything
 from tests.contracts import strong
 
@@ -128,47 +123,6 @@ def test_the_gradient_is_that_of_the_whole():
         return distillation_kl(scaled, teacher, z).kl
 
     assert torch.autograd.gradcheck(kl, (scale,))
-
-
-# --- several layers -------------------------------------------------------------------------
-
-
-def stack():
-    return StackedStudent(*(strong(WaveNet(2, 4), seed, 0.3) for seed in range(3)))
-
-
-def test_a_stack_writes_what_its_layers_write_one_after_the_other():
-    student, z = stack(), torch.randn(5, 12, dtype=torch.float64)
-    x = z
-    for layer in student.layers:
-        mean, log_scale = layer(x)
-        x = mean + log_scale.exp() * x
-    mean, log_scale = student(z)
-    torch.testing.assert_close(mean + log_scale.exp() * z, x)
-    assert len([*student.parameters()]) == 3 * len([*student.layers[0].parameters()])
-
-
-def test_a_stacks_jacobian_is_triangular_with_its_scales_on_the_diagonal():
-    student, z = stack(), torch.randn(12, dtype=torch.float64)
-
-    def written(z):
-        mean, log_scale = student(z[None])
-        return (mean + log_scale.exp() * z)[0]
-
-    jacobian = torch.autograd.functional.jacobian(written, z)
-    assert jacobian.triu(1).abs().max() == 0
-    torch.testing.assert_close(jacobian.diagonal(), student(z[None])[1][0].exp())
-
-
-def test_a_bad_stack_is_refused():
-    for call, words in (
-        (lambda: StackedStudent(), "layers must be at least one, got none"),
-        (lambda: StackedStudent(WaveNet(1), 3), r"layers\[1\] must be a Module, got int"),
-        (lambda: stack()(Z[..., None]), r"z must have shape \(N, D\)"),
-        (lambda: stack()(Z / 0), "z must be finite"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            call()
 
 
 # --- the linear student ---------------------------------------------------------------------

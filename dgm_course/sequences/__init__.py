@@ -5,12 +5,10 @@ from dgm_course.sequences.distillation import (
     distillation_kl,
     linear_student_optimum,
 )
-from dgm_course.sequences.parallel import StackedStudent
 from dgm_course.sequences.wavenet import WaveNet
 
 __all__ = [
     "DistillationTerms",
-    "StackedStudent",
     "WaveNet",
     "distillation_kl",
     "linear_student_optimum",
