@@ -93,6 +93,7 @@ WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
         (lambda n: signal_to_noise(VAE, VAE.parameters(), X, n), "k"),
         (lambda n: split_gap(VAE, X, n_steps=n), "n_steps"),
         (binary_codes, "n_latents"),
+        (VAE.posterior(X).rsample_and_log_prob, "n_samples"),
         (lambda n: decompose_kl(Q, n_samples=n), "n_samples"),
         (lambda n: PIXELS.sample(n, (3, 3)), "n"),
         (lambda n: PIXELS.sample(1, (n, 3)), "size's height"),

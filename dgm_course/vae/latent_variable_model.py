@@ -74,7 +74,7 @@ class ExplicitPosterior:
 
     def rsample_and_log_prob(self, n_samples: int) -> tuple[Tensor, Tensor]:
         """S codes a point ``(S, N, M)``, with gradients, and log q(z|x) at them ``(S, N)``."""
-        z = self.q.rsample((n_samples,))
+        z = self.q.rsample((check_count(n_samples, "n_samples"),))
         return z, self.q.log_prob(z)
 
 
