@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Independent, Normal
 
+from dgm_course.probability import log_mean_exp
 from dgm_course.vae import (
     GaussianVAE,
     binary_codes,
@@ -13,6 +14,7 @@ from dgm_course.vae import (
     score_function,
     signal_to_noise,
 )
+from dgm_course.vae.objectives import log_weights
 
 
 def normal(phi):
@@ -276,7 +278,7 @@ def test_signal_to_noise_refuses():
 # --- what the estimators of L_k do to its gradient --------------------------------------------
 
 
-def gradients(model, x, k, estimator, n=2000):
+def gradients(model, x, k, estimator, n=2000, bound_of=importance_weighted_bound):
     """Of the encoder's offset, a draw each ``(n, M)``: an offset for each row of the batch."""
     offset = torch.zeros(n, model.z_dim, dtype=torch.float64, requires_grad=True)
     encode = model.encode
@@ -286,7 +288,7 @@ def gradients(model, x, k, estimator, n=2000):
         return Independent(Normal(q.loc + offset, q.scale), 1)
 
     model.encode = moved
-    bound = importance_weighted_bound(model, x.expand(n, -1), k, estimator=estimator)
+    bound = bound_of(model, x.expand(n, -1), k, estimator=estimator)
     model.encode = encode
     return torch.autograd.grad(bound.sum(), offset)[0], bound.detach()
 
@@ -304,6 +306,27 @@ def test_dreg_is_unbiased_and_returns_l_k(k):
     error = difference.std(0) / len(difference) ** 0.5
     assert (difference.mean(0).abs() < 4 * error).all()
     assert (found["dreg"].std(0) < found["plain"].std(0)).all()
+
+
+def test_stl_is_refused_for_k_above_1():
+    model, x = near_its_optimum(2)
+    with pytest.raises(ValueError, match="estimator 'stl' is biased for k > 1, got k = 2"):
+        importance_weighted_bound(model, x, 2, estimator="stl")
+
+
+def test_stl_would_be_biased_for_k_above_1():
+    model, x = near_its_optimum(2)
+
+    def bound(*args, **options):
+        return log_mean_exp(log_weights(*args, **options), 0)
+
+    found = {}
+    for estimator in ("stl", "dreg"):
+        torch.manual_seed(6)
+        found[estimator], _ = gradients(model, x, 16, estimator, 20_000, bound)
+    difference = found["stl"] - found["dreg"]
+    error = difference.std(0) / len(difference) ** 0.5
+    assert (difference.mean(0).abs() > 10 * error).all()
 
 
 @pytest.mark.parametrize("k", [1, 5])
