@@ -153,6 +153,15 @@ def test_quadrature_is_the_closed_form_of_a_linear_model(name):
     torch.testing.assert_close(log_prob_by_quadrature(model, x), exact, atol=1e-6, rtol=0)
 
 
+def test_quadrature_in_float32_loses_nothing_in_its_sum():
+    model = strong(MODELS["linear-2"]())
+    x = data(model)
+    with torch.no_grad():
+        exact = parameters_of(model).marginal().log_prob(x)
+    ours = log_prob_by_quadrature(model.float(), x.float())
+    torch.testing.assert_close(ours.double(), exact, atol=1e-5, rtol=0)
+
+
 def test_quadrature_of_a_linear_autoregressive_model():
     """x = (I − A)⁻¹ (W z + b + ε): a Gaussian."""
     model = strong(AutoregressiveVAE(GaussianVAE(3, 2, 0, noise="diagonal"), window=2))

@@ -235,7 +235,7 @@ def log_prob_by_quadrature(
             (2 * step) ** model.z_dim * every_second,
             step ** (model.z_dim - 1) * edge,
         ]
-    )  # (3, G)
+    ).double()  # (3, G)
     peak = data.new_full((len(data),), torch.finfo(data.dtype).min)
     sums = data.new_zeros(3, len(data), dtype=torch.float64)
     counts = _counts(model.decode(z[:1, None]), data)
@@ -244,7 +244,8 @@ def log_prob_by_quadrature(
         log_joint = _all_pairs(model.decode(codes[:, None]), data, counts)  # (C, N)
         log_joint = log_joint + model.prior.log_prob(codes)[:, None]
         higher = torch.maximum(peak, log_joint.amax(0))
-        sums = sums * (peak - higher).double().exp() + areas @ (log_joint - higher).exp()
+        terms = (log_joint - higher).exp().double()  # a float32 sum of so many loses five digits
+        sums = sums * (peak - higher).double().exp() + areas @ terms
         peak = higher
     value, coarse, beyond = sums.log() + peak
     if (share := (beyond - value).max().exp().item()) > 1e-3:
