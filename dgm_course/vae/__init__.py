@@ -12,6 +12,7 @@ from dgm_course.vae.gradients import (
     score_function,
     signal_to_noise,
 )
+from dgm_course.vae.hierarchical import HierarchicalVAE
 from dgm_course.vae.latent_variable_model import (
     ElboTerms,
     ExplicitPosterior,
@@ -44,6 +45,7 @@ __all__ = [
     "ExplicitPosterior",
     "Gaps",
     "GaussianVAE",
+    "HierarchicalVAE",
     "KLDecomposition",
     "LatentVariableModel",
     "LinearVAE",
