@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from dgm_course.checks import check_count, check_number, check_points, values_are_checked
-from dgm_course.flows.bijection import Bijection, as_orders
+from dgm_course.flows.bijection import Bijection, as_orders, check_transform
 from dgm_course.flows.coupling import bounded
 
 ConditionedOn = Literal["data", "noise"]
@@ -224,6 +224,29 @@ class AutoregressiveFlow(Bijection):
     def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """z = f(x) and log|det ∂f/∂x|: one pass for "data", feature by feature for "noise"."""
         return self._carry(x, context, "x", in_one_pass=self.conditioned_on == "data")
+
+    @property
+    def n_parameters(self) -> int:
+        """n_context: how many numbers `transform` takes for each point."""
+        return self.networks.n_context
+
+    def transform(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """``forward`` of S codes for each of N points, whose parameters are their context.
+
+        Args:
+            z: ``(S, N, D)``.
+            parameters: ``(N, n_context)``; of no columns where the flow has no context.
+
+        Returns:
+            x ``(S, N, D)`` and nats ``(S, N)``.
+
+        Raises:
+            ValueError: for shapes or a dtype that do not fit, NaN or inf.
+        """
+        check_transform(self, z, parameters, self.networks.w1.dtype)
+        context = parameters.repeat(len(z), 1) if self.n_parameters else None  # (S · N, n_context)
+        x, log_det = self(z.flatten(0, 1), context)
+        return x.unflatten(0, z.shape[:2]), log_det.unflatten(0, z.shape[:2])
 
     def _carry(
         self, points: Tensor, context: Tensor | None, name: str, in_one_pass: bool

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dgm_course.checks import as_numbers, check_instance, check_points, check_tensor
+from dgm_course.checks import (
+    as_numbers,
+    check_instance,
+    check_points,
+    check_tensor,
+    values_are_checked,
+)
 
 
 class Bijection(nn.Module, ABC):
@@ -165,3 +171,35 @@ def log_det_of_tanh_layer(h: Tensor, slope: Tensor) -> Tensor:
     """
     h2 = h * h
     return torch.log(h2 + (1 - h2) * slope)
+
+
+# --- a map for each point ---------------------------------------------------------------------
+
+
+class Transform(Protocol):
+    """A bijection that bends S codes of each of N points as that point's own numbers say."""
+
+    dim: int  # D
+
+    @property
+    def n_parameters(self) -> int:
+        """P, how many numbers a point brings."""
+
+
+def check_transform(layer: Transform, z: Tensor, parameters: Tensor, dtype: torch.dtype) -> None:
+    """Raise a ValueError unless z is ``(S, N, D)`` and parameters a finite ``(N, P)``."""
+    for name, tensor in (("z", z), ("parameters", parameters)):
+        check_tensor(tensor, name)
+        if tensor.dtype != dtype:
+            raise ValueError(f"{name} must have the weights' dtype, {dtype}, got {tensor.dtype}")
+    if z.ndim != 3 or z.shape[2] != layer.dim or not z.numel():
+        raise ValueError(
+            f"z must have shape (S, N, {layer.dim}) with S, N >= 1, got shape {tuple(z.shape)}"
+        )
+    if parameters.shape != (z.shape[1], layer.n_parameters):
+        raise ValueError(
+            f"parameters must have shape ({z.shape[1]}, {layer.n_parameters}), a row for each "
+            f"point of z, got shape {tuple(parameters.shape)}"
+        )
+    if values_are_checked() and not (z.isfinite().all() and parameters.isfinite().all()):
+        raise ValueError("z and parameters must be finite, got NaN or inf")

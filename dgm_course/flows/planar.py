@@ -10,7 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from dgm_course.checks import check_count
-from dgm_course.flows.bijection import Bijection, log_det_of_tanh_layer
+from dgm_course.flows.bijection import (
+    Bijection,
+    check_transform,
+    log_det_of_tanh_layer,
+)
 
 
 class PlanarFlow(Bijection):
@@ -46,16 +50,43 @@ class PlanarFlow(Bijection):
         self.u = nn.Parameter(identity + 0.1 * torch.randn(n_layers, dim))
         self.b = nn.Parameter(0.1 * torch.randn(n_layers))
 
+    @property
+    def n_parameters(self) -> int:
+        """L (2D + 1): how many numbers `transform` takes for each point."""
+        return len(self.b) * (2 * self.dim + 1)
+
+    def transform(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """g(z) and log|det| with other layers for each point, all of whose û are found at once.
+
+        What a point brings is added to u, w and b: zeros give ``forward``.
+
+        Source: Rezende & Mohamed 2015, section 4 (amortised), where all comes from the point.
+
+        Args:
+            z: S codes of each of N points, ``(S, N, D)``.
+            parameters: of each layer D numbers for u, D for w, 1 for b: ``(N, n_parameters)``.
+
+        Returns:
+            x ``(S, N, D)`` and nats ``(S, N)``.
+
+        Raises:
+            ValueError: for shapes or a dtype that do not fit, NaN or inf.
+        """
+        check_transform(self, z, parameters, self.w.dtype)
+        sizes = [self.dim, self.dim, 1]
+        du, dw, db = parameters.unflatten(1, (len(self.b), -1)).split(sizes, 2)  # (N, L, ·)
+        ws = self.w + dw
+        u_hat, slope = invertible(self.u + du, ws)  # (N, L, D), (N, L)
+        bs, hs = self.b + db[..., 0], []
+        for u, w, b in zip(u_hat.unbind(1), ws.unbind(1), bs.unbind(1), strict=True):
+            h = torch.tanh((w * z).sum(-1) + b)  # (S, N)
+            z = torch.addcmul(z, u, h[..., None])  # (S, N, D)
+            hs.append(h)
+        return z, log_det_of_tanh_layer(torch.stack(hs), slope.T[:, None]).sum(0)
+
     def invertible_parameters(self) -> tuple[Tensor, Tensor]:
         """û ``(L, D)``, and 1 + wᵀû = softplus(wᵀu) ``(L,)``, never computed by subtraction."""
-        norm2 = self.w.square().sum(1)  # ‖w‖²; not ‖w‖, or wᵀû would not be m(wᵀu)
-        # Gradients divide by ‖w‖⁴: below this they overflow, and the layer counts as w = 0.
-        zero = norm2 < torch.finfo(norm2.dtype).tiny ** 0.5
-        wu = (self.w * self.u).sum(1)
-        slope = torch.where(zero, 1.0, softplus(wu).clamp_min(torch.finfo(wu.dtype).tiny))
-        # m(a) − a = softplus(a) − 1 − a = softplus(−a) − 1, without cancellation for large a.
-        shift = torch.where(zero, 0.0, (softplus(-wu) - 1) / norm2.masked_fill(zero, 1.0))
-        return self.u + shift[:, None] * self.w, slope
+        return invertible(self.u, self.w)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x = g(z) and Σ log|1 + h′(wᵀz + b) wᵀû|, each term at its layer's input."""
@@ -98,6 +129,18 @@ class PlanarFlow(Bijection):
             states.append(torch.addr(states[-1], h, u_hat[i], alpha=-1))  # (N, D): x − h ûᵀ
             hs.append(h)
         return states[::-1], hs[::-1], slope
+
+
+def invertible(u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """û ``(..., D)`` of u and w, ``(..., D)`` each, and 1 + wᵀû = softplus(wᵀu), ``(...)``."""
+    norm2 = w.square().sum(-1)  # ‖w‖²; not ‖w‖, or wᵀû would not be m(wᵀu)
+    # Gradients divide by ‖w‖⁴: below this they overflow, and the layer counts as w = 0.
+    zero = norm2 < torch.finfo(norm2.dtype).tiny ** 0.5
+    wu = (w * u).sum(-1)
+    slope = torch.where(zero, 1.0, softplus(wu).clamp_min(torch.finfo(wu.dtype).tiny))
+    # m(a) − a = softplus(a) − 1 − a = softplus(−a) − 1, without cancellation for large a.
+    shift = torch.where(zero, 0.0, (softplus(-wu) - 1) / norm2.masked_fill(zero, 1.0))
+    return u + shift[..., None] * w, slope
 
 
 def solve_tanh_equation(r: Tensor, slope: Tensor) -> Tensor:

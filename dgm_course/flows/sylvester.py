@@ -9,7 +9,11 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from dgm_course.checks import check_count
-from dgm_course.flows.bijection import Bijection, log_det_of_tanh_layer
+from dgm_course.flows.bijection import (
+    Bijection,
+    check_transform,
+    log_det_of_tanh_layer,
+)
 
 
 class SylvesterFlow(Bijection):
@@ -48,15 +52,43 @@ class SylvesterFlow(Bijection):
         self.r_tilde = nn.Parameter(0.1 * torch.randn(n_layers, n_hidden, n_hidden))
         self.b = nn.Parameter(0.1 * torch.randn(n_layers, n_hidden))
 
+    @property
+    def n_parameters(self) -> int:
+        """L M (D + 2M + 1): how many numbers `transform` takes for each point."""
+        return self.q.numel() + 2 * self.r.numel() + self.b.numel()
+
+    def transform(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """g(z) and log|det| with other layers for each point.
+
+        What a point brings is added to the weights: zeros give ``forward``.
+
+        Args:
+            z: S codes of each of N points, ``(S, N, D)``.
+            parameters: of each layer what is added to q, r, r̃ and b: ``(N, n_parameters)``.
+
+        Returns:
+            x ``(S, N, D)`` and nats ``(S, N)``.
+
+        Raises:
+            ValueError: for shapes or a dtype that do not fit, NaN or inf.
+        """
+        check_transform(self, z, parameters, self.q.dtype)
+        n_layers, dim, m = self.q.shape
+        parts = parameters.unflatten(1, (n_layers, -1)).split([dim * m, m * m, m * m, m], 2)
+        dq, dr, dr_tilde = (part.unflatten(2, (-1, m)) for part in parts[:3])  # (N, L, ·, M)
+        *maps, slopes = _matrices(self.q + dq, self.r + dr, self.r_tilde + dr_tilde)
+        biases = (self.b + parts[3])[..., None]  # (N, L, M, 1)
+        x, hs = z.permute(1, 2, 0), []  # (N, D, S)
+        for a, b, bias in zip(*(stack.unbind(1) for stack in (*maps, biases)), strict=True):
+            h = torch.tanh(torch.baddbmm(bias, b, x))  # (N, M, S)
+            x = torch.baddbmm(x, a, h)
+            hs.append(h)
+        log_det = log_det_of_tanh_layer(torch.stack(hs, 1), slopes[..., None])  # (N, L, M, S)
+        return x.permute(2, 0, 1), log_det.sum((1, 2)).T
+
     def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
         """A ``(L, D, M)``, B ``(L, M, D)`` and the slopes 1 + rᵢᵢ r̃ᵢᵢ ``(L, M)``."""
-        q, _ = torch.linalg.qr(self.q)  # (L, D, M), orthonormal columns
-        slope = softplus(self.r.diagonal(dim1=1, dim2=2) + math.log(math.e - 1))  # 1 at r = 0
-        slope = slope.clamp_min(torch.finfo(slope.dtype).tiny)
-        scale = self.r_tilde.diagonal(dim1=1, dim2=2).exp()
-        r = self.r.triu(1) + torch.diag_embed((slope - 1) / scale)
-        r_tilde = self.r_tilde.triu(1) + torch.diag_embed(scale)
-        return q @ r, r_tilde @ q.mT, slope
+        return _matrices(self.q, self.r, self.r_tilde)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x = g(z) and Σ log(1 + h′ᵢ rᵢᵢ r̃ᵢᵢ) over neurons and layers."""
@@ -76,3 +108,14 @@ class SylvesterFlow(Bijection):
             "SylvesterFlow omits its inverse, and with it log_prob at a given x: train it by "
             "reverse_kl, which needs samples only, or take PlanarFlow, whose inverse is exact"
         )
+
+
+def _matrices(q: Tensor, r: Tensor, r_tilde: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A ``(..., D, M)``, B ``(..., M, D)`` and the slopes ``(..., M)`` of the free parameters."""
+    q, _ = torch.linalg.qr(q)  # (..., D, M), orthonormal columns
+    slope = softplus(r.diagonal(dim1=-2, dim2=-1) + math.log(math.e - 1))  # 1 at r = 0
+    slope = slope.clamp_min(torch.finfo(slope.dtype).tiny)
+    scale = r_tilde.diagonal(dim1=-2, dim2=-1).exp()
+    upper = r.triu(1) + torch.diag_embed((slope - 1) / scale)
+    upper_tilde = r_tilde.triu(1) + torch.diag_embed(scale)
+    return q @ upper, upper_tilde @ q.mT, slope

@@ -3,6 +3,7 @@
 from dgm_course.vae.aggregated_posterior import AggregatedPosterior
 from dgm_course.vae.autoregressive_decoder import AutoregressiveVAE
 from dgm_course.vae.collapse import active_units, activity
+from dgm_course.vae.flow_posterior import FlowPosterior
 from dgm_course.vae.gaps import Gaps, gaussian_elbo, split_gap
 from dgm_course.vae.gaussian_vae import GaussianVAE
 from dgm_course.vae.gradients import (
@@ -12,6 +13,7 @@ from dgm_course.vae.gradients import (
     score_function,
     signal_to_noise,
 )
+from dgm_course.vae.hierarchical import HierarchicalVAE
 from dgm_course.vae.latent_variable_model import (
     ElboTerms,
     ExplicitPosterior,
@@ -36,25 +38,30 @@ from dgm_course.vae.surgery import (
     evidence_minus_posterior_kl,
     reconstruction_minus_kl,
 )
+from dgm_course.vae.toy_posteriors import ToyModel, elbo_by_quadrature
 
 __all__ = [
     "AggregatedPosterior",
     "AutoregressiveVAE",
     "ElboTerms",
     "ExplicitPosterior",
+    "FlowPosterior",
     "Gaps",
     "GaussianVAE",
+    "HierarchicalVAE",
     "KLDecomposition",
     "LatentVariableModel",
     "LinearVAE",
     "LogProbability",
     "Posterior",
+    "ToyModel",
     "active_units",
     "activity",
     "annealed_beta",
     "beta_elbo",
     "binary_codes",
     "decompose_kl",
+    "elbo_by_quadrature",
     "energy_plus_entropy",
     "evidence_minus_posterior_kl",
     "free_bits",

@@ -95,11 +95,11 @@ class GaussianVAE(LatentVariableModel):
         self._prior = prior
         self.x_dim, self.z_dim, self.hidden = x_dim, z_dim, hidden
         self.likelihood, self.n_levels, self.noise = likelihood, n_levels, noise
-        self.encoder = _network(x_dim, hidden, z_dim if hidden == 0 else 2 * z_dim)
+        self.encoder = one_hidden_layer(x_dim, hidden, z_dim if hidden == 0 else 2 * z_dim)
         if hidden == 0:
             self.code_log_variance = nn.Parameter(torch.zeros(z_dim))
         outputs = n_levels or (2 if noise == "network" else 1)
-        self.decoder = _network(z_dim, hidden, x_dim * outputs)
+        self.decoder = one_hidden_layer(z_dim, hidden, x_dim * outputs)
         log_variance = torch.tensor(2 * math.log(noise_scale))
         if noise in ("shared", "diagonal"):
             start = log_variance.expand(x_dim if noise == "diagonal" else 1).clone()
@@ -154,15 +154,26 @@ class GaussianVAE(LatentVariableModel):
 
     def encode(self, x: Tensor) -> Independent[Normal]:
         """q(z|x) = N(μ(x), diag σ²(x)): data ``(N, D)`` to batch shape ``(N,)``, event ``(M,)``."""
+        return self.codes_given(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the encoder's last layer reads: ``(N, D)`` to ``(N, hidden)``; x if hidden = 0."""
         x = self.as_numbers(x)
         if self.n_levels is not None:
             x = 2 * x / (self.n_levels - 1) - 1  # levels to [−1, 1]
-        out = self.encoder(x).to(x.dtype)  # which autocast makes narrower
+        for layer in [*self.encoder][:-1]:
+            x = layer(x)
+        return x
+
+    def codes_given(self, features: Tensor) -> Independent[Normal]:
+        """q(z|x) of an x that is known by its ``features``."""
+        out = self.encoder[-1](features)
+        out = out.to(self.encoder[-1].weight.dtype)  # which autocast makes narrower
         if self.hidden == 0:
             mean, log_variance = out, self.code_log_variance.expand_as(out)
         else:
             mean, log_variance = out.chunk(2, dim=1)  # (N, M) each
-        return Independent(Normal(mean, _scale(log_variance, "encoder")), 1)
+        return Independent(Normal(mean, scale_of(log_variance, "encoder")), 1)
 
     def decode(self, z: Tensor) -> Distribution:
         """p(x|z): codes ``(..., M)`` to batch shape ``(...)`` and event shape ``(D,)``."""
@@ -182,7 +193,7 @@ class GaussianVAE(LatentVariableModel):
         if self.noise == "network":
             out, residual = out.chunk(2, dim=-1)
             log_variance = log_variance + residual
-        return Independent(Normal(out, _scale(log_variance, "decoder").expand_as(out)), 1)
+        return Independent(Normal(out, scale_of(log_variance, "decoder").expand_as(out)), 1)
 
     def mean(self, z: Tensor) -> Tensor:
         """E[x|z]: codes ``(N, M)`` to data without the decoder's noise, ``(N, D)``."""
@@ -212,14 +223,14 @@ class GaussianVAE(LatentVariableModel):
         return x
 
 
-def _network(n_in: int, hidden: int, n_out: int) -> nn.Sequential:
+def one_hidden_layer(n_in: int, hidden: int, n_out: int) -> nn.Sequential:
     """One hidden layer of ReLUs, or, with hidden = 0, an affine map."""
     if hidden == 0:
         return nn.Sequential(nn.Linear(n_in, n_out))
     return nn.Sequential(nn.Linear(n_in, hidden), nn.ReLU(), nn.Linear(hidden, n_out))
 
 
-def _scale(log_variance: Tensor, whose: str) -> Tensor:
+def scale_of(log_variance: Tensor, whose: str) -> Tensor:
     """σ = exp(½ ln σ²), where σ² neither overflows nor vanishes in its dtype."""
     if values_are_checked():
         limit = -math.log(torch.finfo(log_variance.dtype).tiny)
