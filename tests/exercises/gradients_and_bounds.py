@@ -80,6 +80,16 @@ EXERCISES = {
             "    return total - np.log(k)",
         ],
     ),
+    "moves": (
+        'moves = ("rises", "falls")',
+        [
+            'moves = ("rises", "rises")',
+            'moves = ("falls", "falls")',
+            'moves = ("falls", "rises")',
+            'moves = "rises"',
+            "moves = (1, -1)",
+        ],
+    ),
     "best_b": (
         "best_b = 1 + 3 * 0.1**2",
         [
