@@ -80,6 +80,19 @@ EXERCISES = {
             "    return total - np.log(k)",
         ],
     ),
+<<<<<<< HEAD
+=======
+    "moves": (
+        'moves = ("rises", "falls")',
+        [
+            'moves = ("rises", "rises")',
+            'moves = ("falls", "falls")',
+            'moves = ("falls", "rises")',
+            'moves = "rises"',
+            "moves = (1, -1)",
+        ],
+    ),
+>>>>>>> origin/nb09
     "best_b": (
         "best_b = 1 + 3 * 0.1**2",
         [
