@@ -39,6 +39,10 @@ class ToyModel(LatentVariableModel):
         start: where m starts, M numbers; at 0 if none are given.
 
     Shapes: x ``(N, 1)``, z ``(..., M)``.
+
+    Example:
+        >>> log_prob_by_quadrature(ToyModel("ring"), torch.tensor([[1.5]]))
+        tensor([-0.7351])
     """
 
     x_dim = 1
