@@ -159,7 +159,7 @@ def test_the_best_gaussian_of_the_ring_lies_on_one_side(shape, start, nats):
 
 @pytest.mark.slow
 def test_four_planar_layers_close_most_of_the_rings_gap():
-    """From where the Gaussian stays at 4.62 nats; over ten seeds 0.16 to 0.53."""
+    """From where the Gaussian stays at 4.62 nats; over ten seeds 0.22 to 0.54."""
     for seed in range(5):
         kl = kl_after_training(planar("ring", 4, seed), "ring")
         assert kl < 0.15 * 4.62

@@ -111,7 +111,7 @@ def elbo_by_quadrature(
     Args:
         model: one of one or two latents, with a Gaussian posterior or a `BentPosterior`.
         x: data ``(N, D)``.
-        n: nodes an axis, odd.
+        n: nodes an axis, odd. A flow that folds the plane finely may need a thousand, or draws.
         limit: half the width of the box, in standard deviations of the Gaussian.
 
     Shapes: returns nats ``(N,)``.
