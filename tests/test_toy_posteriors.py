@@ -111,14 +111,18 @@ def test_toy_models_refuse():
 
 
 def kl_after_training(model, shape, n_steps=1500):
-    """KL(q ‖ p(z|x)) of a model that was fitted to one x, in nats, by quadrature."""
+    """KL(q ‖ p(z|x)) of a model that was fitted to one x, in nats; by draws, to about 0.002, for
+    a flow folds some of the plane too finely for a grid.
+    """
     x = at(shape, torch.float32)[:1]
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-2)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
     fit(lambda _: -model.elbo(x, 256).elbo, optimizer, n_steps, scheduler=cosine, progress=False)
-    model.double()
-    gap = log_prob_by_quadrature(model, x.double()) - elbo_by_quadrature(model, x.double(), n=801)
-    return gap.item()
+    with torch.no_grad():
+        return (
+            log_prob_by_quadrature(model.double(), x.double())
+            - model.elbo(x.double(), 200_000).elbo
+        ).item()
 
 
 def planar(shape, n_layers, seed):
@@ -155,7 +159,7 @@ def test_the_best_gaussian_of_the_ring_lies_on_one_side(shape, start, nats):
 
 @pytest.mark.slow
 def test_four_planar_layers_close_most_of_the_rings_gap():
-    """From where the Gaussian stays at 4.62 nats; over ten seeds 0.16 to 0.53."""
+    """From where the Gaussian stays at 4.62 nats; over ten seeds 0.22 to 0.54."""
     for seed in range(5):
         kl = kl_after_training(planar("ring", 4, seed), "ring")
         assert kl < 0.15 * 4.62

@@ -87,6 +87,13 @@ class FlowPosterior(LatentVariableModel):
     Raises:
         ValueError: for no layers, layers of another dimension than that of the VAE's codes, or
             amortised ones that take no numbers.
+
+    Example:
+        >>> from dgm_course.flows import PlanarFlow
+        >>> model = FlowPosterior(GaussianVAE(4, 2), PlanarFlow(2, 8))
+        >>> z, log_q = model.posterior(torch.zeros(3, 4)).rsample_and_log_prob(5)
+        >>> z.shape, log_q.shape
+        (torch.Size([5, 3, 2]), torch.Size([5, 3]))
     """
 
     def __init__(self, vae: LatentVariableModel, *layers: Layer, amortised: bool = True) -> None:

@@ -132,6 +132,12 @@ class HierarchicalVAE(LatentVariableModel):
         ValueError: for arguments out of range, or bad data, as for `GaussianVAE`.
 
     Omits: a decoder or prior that reads several layers; ladders, which share the two directions.
+
+    Example:
+        >>> model = HierarchicalVAE(64, (8, 4), likelihood="bernoulli")
+        >>> reconstruction, kl = model.terms(torch.zeros(3, 64))
+        >>> {name: nats.shape for name, nats in kl.items()}
+        {'z1': torch.Size([3]), 'z2': torch.Size([3])}
     """
 
     def __init__(

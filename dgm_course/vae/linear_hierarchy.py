@@ -30,11 +30,11 @@ class LinearHierarchy(NamedTuple):
         """p(x, z_1, …, z_L): its precision is I for z_L plus (I, −W)ᵀ Ψ⁻¹ (I, −W) of each layer."""
         ends = [0, *accumulate(self.sizes)]
         precision = self.weights[0].new_zeros(ends[-1], ends[-1])
-        precision[ends[-2] :, ends[-2] :] = torch.eye(self.sizes[-1])
+        precision[ends[-2] :, ends[-2] :] = torch.eye(self.sizes[-1]).to(precision)
         for start, end, weight, variance in zip(
             ends, ends[2:], self.weights, self.variances, strict=False
         ):
-            residual = torch.cat([torch.eye(len(weight), dtype=weight.dtype), -weight], 1)
+            residual = torch.cat([torch.eye(len(weight)).to(weight), -weight], 1)
             precision[start:end, start:end] += residual.T / variance @ residual
         means = [weight.new_zeros(self.sizes[-1])]
         for weight, bias in zip(self.weights[::-1], self.biases[::-1], strict=True):

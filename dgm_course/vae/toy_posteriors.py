@@ -39,6 +39,10 @@ class ToyModel(LatentVariableModel):
         start: where m starts, M numbers; at 0 if none are given.
 
     Shapes: x ``(N, 1)``, z ``(..., M)``.
+
+    Example:
+        >>> log_prob_by_quadrature(ToyModel("ring"), torch.tensor([[1.5]]))
+        tensor([-0.7351])
     """
 
     x_dim = 1
@@ -107,7 +111,7 @@ def elbo_by_quadrature(
     Args:
         model: one of one or two latents, with a Gaussian posterior or a `BentPosterior`.
         x: data ``(N, D)``.
-        n: nodes an axis, odd.
+        n: nodes an axis, odd. A flow that folds the plane finely may need a thousand, or draws.
         limit: half the width of the box, in standard deviations of the Gaussian.
 
     Shapes: returns nats ``(N,)``.
