@@ -47,8 +47,9 @@ def listen(sounds: Mapping[str, ArrayLike], rate: int) -> None:
     for name, samples in sounds.items():
         data, label = base64.b64encode(wav(samples, rate)).decode(), html.escape(name, quote=True)
         players.append(
-            f'<figure style="display:inline-block; margin:4px 12px"><figcaption>{label}'
-            f'</figcaption><audio controls aria-label="{label}" style="width:250px" '
+            '<figure style="display:inline-block; margin:4px 12px">'
+            f'<figcaption style="color:inherit">{label}</figcaption>'
+            f'<audio controls aria-label="{label}" style="width:250px" '
             f'src="data:audio/wav;base64,{data}"></audio></figure>'
         )
     seconds = ", ".join(f"{name} ({len(np.asarray(s)) / rate:.1f} s)" for name, s in sounds.items())

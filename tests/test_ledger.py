@@ -101,7 +101,10 @@ def test_a_topic_that_names_what_does_not_exist_is_told(ours, changes, what):
         (lambda ours: with_entry(ours, 3, builds_on=(99,)), "lecture 3: it builds on 99"),
         (lambda ours: with_entry(ours, 2, builds_on=(3,)), "lecture 2: it builds on 3"),
         (lambda ours: with_entry(ours, 1, picture="show-nothing"), "lecture 1: no cell 'show-no"),
-        (lambda ours: with_entry(ours, 21, question=""), "one to come needs a title and a question"),
+        (
+            lambda ours: with_entry(ours, 21, question=""),
+            "one to come needs a title and a question",
+        ),
         (lambda ours: with_entry(ours, 1, notebook="01_flows"), "lecture 1: no notebook 01_flows"),
         (lambda ours: with_entry(ours, 1, notebook=""), "01_planar_flows.ipynb stands, and no"),
     ],

@@ -25,10 +25,7 @@ from dgm_course.data.stored import RESULTS
 from dgm_course.training import fit, quick, seed_everything
 from dgm_course.vae import (
     GaussianVAE,
-<<<<<<< HEAD
-=======
     activity,
->>>>>>> origin/nb09
     importance_weighted_bound,
     log_prob_by_importance,
     log_prob_by_quadrature,
@@ -61,15 +58,9 @@ def binary(split: str) -> Tensor:
 def fifty_latents(k: int, seed: int, n_steps: int) -> tuple[np.ndarray, float]:
     """The sorted activities ``(50,)`` of the test images' codes, and the mean of log p(x)."""
     vae, _ = train(k, 50, n_steps, seed)
-<<<<<<< HEAD
-    activity = vae.encode(binary("test")).mean.var(0).sort(descending=True).values
-    log_p = log_prob_by_importance(vae, binary("test"), 2000).value.mean().item()
-    return activity.numpy(), log_p
-=======
     found = activity(vae.encode(binary("test")).mean).sort(descending=True).values
     log_p = log_prob_by_importance(vae, binary("test"), 2000).value.mean().item()
     return found.numpy(), log_p
->>>>>>> origin/nb09
 
 
 def two_latents(k: int, seed: int, n_steps: list[int]) -> tuple[list[float], list[float]]:

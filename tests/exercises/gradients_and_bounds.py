@@ -80,8 +80,6 @@ EXERCISES = {
             "    return total - np.log(k)",
         ],
     ),
-<<<<<<< HEAD
-=======
     "moves": (
         'moves = ("rises", "falls")',
         [
@@ -92,7 +90,6 @@ EXERCISES = {
             "moves = (1, -1)",
         ],
     ),
->>>>>>> origin/nb09
     "best_b": (
         "best_b = 1 + 3 * 0.1**2",
         [
