@@ -227,6 +227,7 @@ def test_activity_of_both_layers_is_the_linear_models(kind):
     with torch.no_grad():
         means = model.code_means(x, 10)
     assert means.shape == (10, 20_000, 2)
+    assert torch.equal(means[0, :, 0], means[9, :, 0])  # of z_1: means, and no draws
     sigma = hierarchy.joint().covariance_matrix
     posterior = hierarchy.posterior_precision().inverse()
     expected = sigma.diagonal()[4:] - posterior.diagonal()
