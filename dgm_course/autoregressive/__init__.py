@@ -8,8 +8,14 @@ from dgm_course.autoregressive.causality import (
 )
 from dgm_course.autoregressive.gated import GatedPixelCNN
 from dgm_course.autoregressive.image_model import ImageModel
+from dgm_course.autoregressive.logistic import (
+    LogisticMixture,
+    discretised_logistics,
+    discretised_logistics_log_prob,
+)
 from dgm_course.autoregressive.masked import MaskedConv2d, causal_mask, channel_groups
 from dgm_course.autoregressive.pixelcnn import PixelCNN
+from dgm_course.autoregressive.pixelcnn_plus_plus import PixelCNNPlusPlus
 from dgm_course.autoregressive.receptive_field import (
     blind_pixels,
     compose,
@@ -25,8 +31,10 @@ __all__ = [
     "GatedPixelCNN",
     "ImageModel",
     "IndependentPixels",
+    "LogisticMixture",
     "MaskedConv2d",
     "PixelCNN",
+    "PixelCNNPlusPlus",
     "Uniform",
     "all_images",
     "blind_pixels",
@@ -35,6 +43,8 @@ __all__ = [
     "check_causal",
     "compose",
     "count_blind",
+    "discretised_logistics",
+    "discretised_logistics_log_prob",
     "sees_by_gradient",
     "sees_by_perturbation",
     "visible_by_formula",
