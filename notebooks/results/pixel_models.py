@@ -41,7 +41,14 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector
 from tqdm import tqdm
 
-from dgm_course.autoregressive import GatedPixelCNN, ImageModel, PixelCNN
+from dgm_course.autoregressive import (
+    DiagonalBiLSTM,
+    GatedPixelCNN,
+    ImageModel,
+    PixelCNN,
+    PixelCNNPlusPlus,
+    RowLSTM,
+)
 from dgm_course.data import digits
 from dgm_course.data.stored import RESULTS
 from dgm_course.training import quick, seed_everything, training_steps
@@ -51,6 +58,9 @@ LEVELS, STEPS, EVERY, N_STOP, PICKED = 17, 1000, 40, 200, 13
 MODELS: dict[str, Callable[[], ImageModel]] = {
     "PixelCNN": lambda: PixelCNN(LEVELS, n_features=25, n_layers=5),
     "Gated PixelCNN": lambda: GatedPixelCNN(LEVELS, n_features=14, n_layers=5),
+    "PixelCNN++": lambda: PixelCNNPlusPlus(LEVELS, n_features=15, n_layers=1),
+    "Row LSTM": lambda: RowLSTM(LEVELS, n_features=17, n_layers=2),
+    "Diagonal BiLSTM": lambda: DiagonalBiLSTM(LEVELS, n_features=18, n_layers=2),
 }
 
 
