@@ -16,6 +16,7 @@ from dgm_course.autoregressive.logistic import (
 from dgm_course.autoregressive.masked import MaskedConv2d, causal_mask, channel_groups
 from dgm_course.autoregressive.pixelcnn import PixelCNN
 from dgm_course.autoregressive.pixelcnn_plus_plus import PixelCNNPlusPlus
+from dgm_course.autoregressive.pixelsnail import PixelSNAIL
 from dgm_course.autoregressive.receptive_field import (
     blind_pixels,
     compose,
@@ -35,6 +36,7 @@ __all__ = [
     "MaskedConv2d",
     "PixelCNN",
     "PixelCNNPlusPlus",
+    "PixelSNAIL",
     "Uniform",
     "all_images",
     "blind_pixels",

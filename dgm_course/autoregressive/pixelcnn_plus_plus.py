@@ -11,7 +11,12 @@ from torch.nn.functional import elu
 
 from dgm_course.autoregressive.image_model import ImageModel, check_images
 from dgm_course.autoregressive.logistic import LogisticMixture, numbers_of_a_component
-from dgm_course.autoregressive.shifted import Entrance, GatedResidual, ShiftedConv2d
+from dgm_course.autoregressive.shifted import (
+    Entrance,
+    GatedResidual,
+    ShiftedConv2d,
+    shift_down,
+)
 from dgm_course.checks import check_count
 
 
@@ -93,7 +98,8 @@ class PixelCNNPlusPlus(ImageModel):
             layers = nn.ModuleList(TwoStreams(f, shortcut) for _ in range(n_layers))
             return cast("Sequence[TwoStreams]", layers)  # typed by what is in it
 
-        self.entrance = Entrance(n_channels, f)
+        self.entrance_v = ShiftedConv2d(n_channels, f, "down")
+        self.entrance_h = Entrance(n_channels, f)
         self.down, self.middle, self.up = part(False), part(False), part(True)
         self.halve_v = ShiftedConv2d(f, f, "down", stride=2)
         self.halve_h = ShiftedConv2d(f, f, "right", stride=2)
@@ -109,7 +115,7 @@ class PixelCNNPlusPlus(ImageModel):
     def features(self, values: Tensor) -> Tensor:
         """h of the last layer: ``(N, C, H, W)`` to ``(N, F, H, W)``, of strictly earlier pixels."""
         check_even((values.shape[2], values.shape[3]))
-        v, h = self.entrance(values)
+        v, h = self.entrance_v(shift_down(values)), self.entrance_h(values)
         shortcuts = []
         for layer in self.down:
             v, h = layer(v, h)
