@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from dgm_course.autoregressive import (
+    DiagonalBiLSTM,
     GatedPixelCNN,
     ImageModel,
     IndependentPixels,
     PixelCNN,
+    RowLSTM,
     Uniform,
 )
 from dgm_course.autoregressive.image_model import random_conditions
@@ -39,6 +41,14 @@ NETWORKS = {
     "gated-rgb-classes-context": lambda: GatedPixelCNN(
         2, n_channels=3, n_features=9, n_layers=2, n_classes=2, n_context=3
     ),
+    "row-lstm": lambda: RowLSTM(3, n_features=5, n_layers=2),
+    "row-lstm-5": lambda: RowLSTM(4, n_features=3, n_layers=1, kernel_size=5),
+    "row-lstm-rgb": lambda: RowLSTM(2, n_channels=3, n_features=4, n_layers=2),
+    "row-lstm-two-channels": lambda: RowLSTM(5, n_channels=2, n_features=3, n_layers=1),
+    "bilstm": lambda: DiagonalBiLSTM(3, n_features=5, n_layers=2),
+    "bilstm-5": lambda: DiagonalBiLSTM(4, n_features=3, n_layers=1, kernel_size=5),
+    "bilstm-rgb": lambda: DiagonalBiLSTM(2, n_channels=3, n_features=4, n_layers=2),
+    "bilstm-two-channels": lambda: DiagonalBiLSTM(5, n_channels=2, n_features=5, n_layers=1),
 }
 BASELINES = {
     "uniform": lambda: Uniform(3),

@@ -6,9 +6,11 @@ from dgm_course.autoregressive.causality import (
     sees_by_gradient,
     sees_by_perturbation,
 )
+from dgm_course.autoregressive.diagonal_bilstm import DiagonalBiLSTM, skew, unskew
 from dgm_course.autoregressive.gated import GatedPixelCNN
 from dgm_course.autoregressive.image_model import ImageModel
 from dgm_course.autoregressive.masked import MaskedConv2d, causal_mask, channel_groups
+from dgm_course.autoregressive.pixel_rnn import LSTMStep, lstm_step
 from dgm_course.autoregressive.pixelcnn import PixelCNN
 from dgm_course.autoregressive.receptive_field import (
     blind_pixels,
@@ -18,15 +20,19 @@ from dgm_course.autoregressive.receptive_field import (
     visible_by_gradient,
     visible_pixels,
 )
+from dgm_course.autoregressive.row_lstm import RowLSTM
 from dgm_course.causality import CausalityError
 
 __all__ = [
     "CausalityError",
+    "DiagonalBiLSTM",
     "GatedPixelCNN",
     "ImageModel",
     "IndependentPixels",
+    "LSTMStep",
     "MaskedConv2d",
     "PixelCNN",
+    "RowLSTM",
     "Uniform",
     "all_images",
     "blind_pixels",
@@ -35,8 +41,11 @@ __all__ = [
     "check_causal",
     "compose",
     "count_blind",
+    "lstm_step",
     "sees_by_gradient",
     "sees_by_perturbation",
+    "skew",
+    "unskew",
     "visible_by_formula",
     "visible_by_gradient",
     "visible_pixels",
