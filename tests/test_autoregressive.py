@@ -9,9 +9,11 @@ from torch.distributions import Categorical
 
 from dgm_course.autoregressive import (
     CausalityError,
+    DiagonalBiLSTM,
     GatedPixelCNN,
     IndependentPixels,
     PixelCNN,
+    RowLSTM,
     Uniform,
     all_images,
     check_causal,
@@ -191,7 +193,9 @@ def test_a_context_of_zeros_says_nothing():
 # --- bad input ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["plain", "gated", "gated-classes", "uniform"])
+@pytest.mark.parametrize(
+    "name", ["plain", "gated", "gated-classes", "row-lstm", "bilstm", "uniform"]
+)
 @pytest.mark.parametrize("method", ["forward", "log_prob"])
 def test_bad_images_are_refused(name, method):
     model = make(name)
@@ -258,7 +262,7 @@ def test_a_bad_context_is_refused(name):
                 call(x, context=bad)
         with pytest.raises(ValueError, match=words):
             model.sample(3, (4, 5), context=bad)
-    for name in ("plain", "gated", "uniform"):
+    for name in ("plain", "gated", "row-lstm", "bilstm", "uniform"):
         model = make(name)
         with pytest.raises(ValueError, match="context must be None: the model has none"):
             model.log_prob(x, context=good)
@@ -275,7 +279,7 @@ def test_values_are_not_read_where_checks_are_off():
             model(x.double(), context=context)
 
 
-@pytest.mark.parametrize("family", [PixelCNN, GatedPixelCNN])
+@pytest.mark.parametrize("family", [PixelCNN, GatedPixelCNN, RowLSTM, DiagonalBiLSTM])
 @pytest.mark.parametrize(
     ("n_levels", "options", "words"),
     [

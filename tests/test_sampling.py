@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from dgm_course.autoregressive import GatedPixelCNN, PixelCNN, all_images
+from dgm_course.autoregressive import (
+    DiagonalBiLSTM,
+    GatedPixelCNN,
+    PixelCNN,
+    RowLSTM,
+    all_images,
+)
 from dgm_course.autoregressive.image_model import FullPass
 from dgm_course.autoregressive.sampling import sample_pixels
 from tests.autoregressive import MODELS, NETWORKS, conditions, fit_independent, images, make
@@ -31,7 +37,7 @@ def test_cached_logits_are_those_of_the_full_pass(name, size):
     torch.testing.assert_close(cached_logits(model, x, **told), expected, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("family", [PixelCNN, GatedPixelCNN])
+@pytest.mark.parametrize("family", [PixelCNN, GatedPixelCNN, RowLSTM, DiagonalBiLSTM])
 @pytest.mark.parametrize("n_channels", [1, 3])
 @torch.no_grad()
 def test_to_1e_5_in_float32_at_full_size(family, n_channels):

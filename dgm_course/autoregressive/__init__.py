@@ -16,8 +16,12 @@ from dgm_course.autoregressive.receptive_field import (
     blind_pixels,
     compose,
     count_blind,
+    visible_by_diagonal_bilstm,
     visible_by_formula,
     visible_by_gradient,
+    visible_by_row_lstm,
+    visible_in,
+    visible_in_by_gradient,
     visible_pixels,
 )
 from dgm_course.autoregressive.row_lstm import RowLSTM
@@ -46,7 +50,11 @@ __all__ = [
     "sees_by_perturbation",
     "skew",
     "unskew",
+    "visible_by_diagonal_bilstm",
     "visible_by_formula",
     "visible_by_gradient",
+    "visible_by_row_lstm",
+    "visible_in",
+    "visible_in_by_gradient",
     "visible_pixels",
 ]
