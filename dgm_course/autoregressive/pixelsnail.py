@@ -139,7 +139,7 @@ class PixelSNAIL(ImageModel):
         check_count(n_layers, "n_layers")
         if f % check_count(n_heads, "n_heads"):
             raise ValueError(f"n_heads must divide n_features = {f}, got {n_heads}")
-        self.entrance = Entrance(n_channels, f)
+        self.entrance = Entrance(n_channels, f, "right")
         blocks = nn.ModuleList(Block(f, n_channels, n_heads) for _ in range(n_layers))
         self.blocks = cast("Sequence[Block]", blocks)  # typed by what is in it
         self.from_before = nn.Conv2d(f, f, 1)

@@ -78,20 +78,21 @@ class GatedResidual(nn.Module):
 
 
 class Entrance(nn.Module):
-    """From the image to features that know pixels strictly before their own: the one shift.
+    """From the image to features that know pixels before their own only: the one shift.
 
-    Seen are the two rows above, three pixels of each, and two columns to the left.
+    Seen are the two rows above, three pixels of each, and for "right" two columns to the left too.
 
     Shapes: ``(N, C, H, W)`` to ``(N, F, H, W)``.
     """
 
-    def __init__(self, n_channels: int, n_features: int) -> None:
+    def __init__(self, n_channels: int, n_features: int, reach: str) -> None:
         super().__init__()
         self.above = ShiftedConv2d(n_channels, n_features, "down")
-        self.left = ShiftedConv2d(n_channels, n_features, "right")
+        self.left = ShiftedConv2d(n_channels, n_features, "right") if reach == "right" else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.above(shift_down(x)) + self.left(shift_right(x))
+        h = self.above(shift_down(x))
+        return h if self.left is None else h + self.left(shift_right(x))
 
 
 def shift_down(x: Tensor) -> Tensor:
@@ -131,6 +132,7 @@ class CachedEntrance:
     """An `Entrance` one pixel at a time; `put` says what a pixel of the image is."""
 
     def __init__(self, entrance: Entrance, n: int, width: int) -> None:
+        assert entrance.left is not None
         self.above = CachedShift(entrance.above, n, width)
         self.left = CachedShift(entrance.left, n, width + 1)
         self.row = entrance.above.weight.new_zeros(n, width, entrance.above.weight.shape[1])
