@@ -277,7 +277,9 @@ def place_of(pixel: tuple[int, int], size: tuple[int, int]) -> int:
 
 def places(h: Tensor) -> Tensor:
     """Row and column of every pixel, each from −1 to 1: ``(N, 2, H, W)``."""
-    rows, columns = (torch.linspace(-1, 1, side).to(h) for side in h.shape[2:])
+    rows, columns = (
+        torch.linspace(-1, 1, side, dtype=h.dtype, device=h.device) for side in h.shape[2:]
+    )
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(h), -1, -1, -1)
 
 

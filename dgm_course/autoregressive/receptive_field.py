@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dgm_course.autoregressive.diagonal_bilstm import DiagonalBiLSTM, DiagonalBiLSTMLayer
+from dgm_course.autoregressive.diagonal_bilstm import DiagonalBiLSTMLayer
 from dgm_course.autoregressive.gated import GatedPixelCNN
 from dgm_course.autoregressive.image_model import ImageModel, check_size, random_conditions
 from dgm_course.autoregressive.pixel_rnn import PixelRNN
 from dgm_course.autoregressive.pixelcnn import PixelCNN
 from dgm_course.autoregressive.pixelcnn_plus_plus import PixelCNNPlusPlus, Stream, check_even
 from dgm_course.autoregressive.pixelsnail import PixelSNAIL
-from dgm_course.autoregressive.row_lstm import RowLSTM, RowLSTMLayer
+from dgm_course.autoregressive.row_lstm import RowLSTMLayer
 from dgm_course.autoregressive.shifted import Entrance, ShiftedConv2d
 from dgm_course.checks import check_count, check_instance, check_tensor
 from dgm_course.data.toy import as_generator
@@ -119,8 +119,9 @@ def visible_in(model: ImageModel, size: tuple[int, int], pixel: Pixel) -> Tensor
     """The pixels of an image that reach a pixel's logits, by layers and masks: as `visible_pixels`.
 
     Backwards from the pixel: a layer's states are followed to the states that they come from, and
-    those to the inputs that its masks open; kernels and attention likewise. Of several channels, as in `visible_pixels`: a
-    `DiagonalBiLSTM` of an RGB image sees R and G of the pixel that it else misses.
+    those to the inputs that its masks open; a kernel to what it covers; attention to all that is
+    earlier. Of several channels, as in `visible_pixels`: a `DiagonalBiLSTM` of an RGB image sees R
+    and G of the pixel that it else misses.
 
     Args:
         model: a `RowLSTM`, `DiagonalBiLSTM`, `PixelCNNPlusPlus` or `PixelSNAIL`.
@@ -139,10 +140,15 @@ def visible_in(model: ImageModel, size: tuple[int, int], pixel: Pixel) -> Tensor
         [[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
     """
     field = _one_pixel(size, pixel)
-    if isinstance(model, PixelCNNPlusPlus | PixelSNAIL):
-        here = field & (model.n_channels > 1)
-        return here | (_of_snail if isinstance(model, PixelSNAIL) else _of_plus_plus)(model, field)
-    check_instance(model, PixelRNN, "model")
+    if isinstance(model, PixelCNNPlusPlus):
+        return _of_plus_plus(model, field) | field & (model.n_channels > 1)
+    if isinstance(model, PixelSNAIL):
+        return _of_snail(model, field) | field & (model.n_channels > 1)
+    if not isinstance(model, PixelRNN):
+        raise ValueError(
+            "model must be a RowLSTM, DiagonalBiLSTM, PixelCNNPlusPlus or PixelSNAIL, got "
+            f"{type(model).__name__}"
+        )
     for layer in reversed(model.layers):
         assert isinstance(layer, RowLSTMLayer | DiagonalBiLSTMLayer)
         if isinstance(layer, RowLSTMLayer):
