@@ -18,12 +18,17 @@ from dgm_course.autoregressive.masked import MaskedConv2d, causal_mask, channel_
 from dgm_course.autoregressive.pixel_rnn import LSTMStep, lstm_step
 from dgm_course.autoregressive.pixelcnn import PixelCNN
 from dgm_course.autoregressive.pixelcnn_plus_plus import PixelCNNPlusPlus
+from dgm_course.autoregressive.pixelsnail import PixelSNAIL
 from dgm_course.autoregressive.receptive_field import (
     blind_pixels,
     compose,
     count_blind,
+    visible_by_diagonal_bilstm,
     visible_by_formula,
     visible_by_gradient,
+    visible_by_row_lstm,
+    visible_in,
+    visible_in_by_gradient,
     visible_pixels,
 )
 from dgm_course.autoregressive.row_lstm import RowLSTM
@@ -40,6 +45,7 @@ __all__ = [
     "MaskedConv2d",
     "PixelCNN",
     "PixelCNNPlusPlus",
+    "PixelSNAIL",
     "RowLSTM",
     "Uniform",
     "all_images",
@@ -56,7 +62,11 @@ __all__ = [
     "sees_by_perturbation",
     "skew",
     "unskew",
+    "visible_by_diagonal_bilstm",
     "visible_by_formula",
     "visible_by_gradient",
+    "visible_by_row_lstm",
+    "visible_in",
+    "visible_in_by_gradient",
     "visible_pixels",
 ]

@@ -157,9 +157,9 @@ class DiagonalBiLSTM(PixelRNN):
     """m₀ = A(x), mₗ = mₗ₋₁ + layerₗ(mₗ₋₁), logits = two 1×1 layers, each after a relu.
 
     A is a k×k convolution of type A, each layer a `DiagonalBiLSTMLayer`. The logits see every
-    earlier pixel but one, at any depth: the last of the row above. Only what is at least one pixel
-    further on in that row has seen it, and the second direction has nothing there. Near the right
-    edge, within (k − 1) / 2, the first layer sees it.
+    earlier pixel but one, at any depth: the last of the row above (of several channels, the last
+    one there). It could come by the second direction of that row alone, whose states see what is
+    to the left of them in it. Within (k − 1) / 2 of it the first layer sees it.
 
     Source: van den Oord, Kalchbrenner & Kavukcuoglu 2016a, sections 3.2 to 3.4,
     https://arxiv.org/abs/1601.06759.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import cast
 
 import torch
@@ -11,42 +12,73 @@ from torch.nn.functional import elu
 
 from dgm_course.autoregressive.image_model import ImageModel, check_images
 from dgm_course.autoregressive.logistic import LogisticMixture, numbers_of_a_component
-from dgm_course.autoregressive.shifted import Entrance, GatedResidual, ShiftedConv2d
+from dgm_course.autoregressive.sampling import Cache
+from dgm_course.autoregressive.shifted import (
+    CachedEntrance,
+    CachedResidual,
+    CachedShift,
+    Entrance,
+    GatedResidual,
+    ShiftedConv2d,
+)
 from dgm_course.checks import check_count
 
 
-class TwoStreams(nn.Module):
-    """v′ = R↓(v, e_v), h′ = R→(h, [v′, e_h]): a gated residual layer of each stream.
+class Stream(nn.Module):
+    """L gated residual layers, a halving, L layers, a doubling, L layers with shortcuts.
 
-    v knows the rows above, h every earlier pixel; h hears v, never the other way round. e is a
-    shortcut's, on the way back.
+    A layer hears more than its input: layer l of the last L the output of layer L + 1 − l of the
+    first, its shortcut; and in the second stream, each the same layer of the first stream.
 
-    Source: Salimans et al. 2017, figure 2, https://arxiv.org/abs/1701.05517.
+    Source: Salimans et al. 2017, sections 2.3 to 2.5, https://arxiv.org/abs/1701.05517.
+
+    Args:
+        n_channels: channels C of the image.
+        n_features: features F of every layer.
+        n_layers: layers L of each part.
+        reach: of all kernels, "down" or "right", as in `ShiftedConv2d`.
+
+    Shapes: the image's values ``(N, C, H, W)`` to the outputs of the 3 L layers, ``(N, F, H, W)``,
+    those of the middle ``(N, F, H / 2, W / 2)``.
     """
 
-    def __init__(self, n_features: int, shortcut: bool) -> None:
+    def __init__(self, n_channels: int, n_features: int, n_layers: int, reach: str) -> None:
         super().__init__()
-        n_short = n_features if shortcut else 0
-        self.v = GatedResidual(n_features, "down", n_short)
-        self.h = GatedResidual(n_features, "right", n_features + n_short)
+        f, heard = n_features, n_features * (reach == "right")
 
-    def forward(
-        self, v: Tensor, h: Tensor, shortcut: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        if shortcut is None:
-            v = self.v(v)
-            return v, self.h(h, v)
-        v = self.v(v, shortcut[0])
-        return v, self.h(h, torch.cat([v, shortcut[1]], 1))
+        def part(n_extra: int) -> Sequence[GatedResidual]:
+            layers = nn.ModuleList(GatedResidual(f, reach, n_extra) for _ in range(n_layers))
+            return cast("Sequence[GatedResidual]", layers)  # typed by what is in it
+
+        self.entrance = Entrance(n_channels, f, reach)
+        self.down = part(heard)
+        self.to_half = ShiftedConv2d(f, f, reach, stride=2)
+        self.middle = part(heard)
+        self.to_full = nn.ConvTranspose2d(f, f, 2, stride=2)
+        self.up = part(heard + f)
+
+    def forward(self, values: Tensor, heard: Sequence[Tensor] = ()) -> list[Tensor]:
+        outputs: list[Tensor] = []
+        hears = iter(heard)  # layer by layer; the first stream hears nothing
+        x = self.entrance(values)
+        for layer in self.down:
+            outputs.append(x := layer(x, next(hears, None)))
+        x = self.to_half(x)
+        for layer in self.middle:
+            outputs.append(x := layer(x, next(hears, None)))
+        x = self.to_full(x)
+        for layer, shortcut in zip(self.up, outputs[len(self.down) - 1 :: -1], strict=True):
+            outputs.append(x := layer(x, torch.cat([*islice(hears, 1), shortcut], 1)))
+        return outputs
 
 
 class PixelCNNPlusPlus(ImageModel):
     """p(xᵢ | x₍<ᵢ₎) = Σₖ πₖ [σ(bₖ) − σ(aₖ)], its numbers from two streams that halve once.
 
     L layers at the image's size, a halving, L layers, a doubling, L layers that each hear, by a
-    shortcut, one of the first L. Stream v knows the rows above, h every earlier pixel; the image
-    is shifted at the entrance and no kernel looks ahead. At half size, the feature of a block of
-    2 × 2 pixels knows pixels before the block's first.
+    shortcut, one of the first L. One stream knows the rows above; the other, which hears it, every
+    earlier pixel. The image is shifted at the entrance, and no kernel looks ahead. At half size,
+    the feature of a block of 2 × 2 pixels knows pixels before the block's first.
 
     The channels of a pixel come under one component, whose means move linearly with the channels
     before (`LogisticMixture`). `log_prob` forms the observed level's probability alone; `forward`
@@ -89,16 +121,8 @@ class PixelCNNPlusPlus(ImageModel):
         check_count(n_layers, "n_layers")
         self.n_components = check_count(n_components, "n_components")
 
-        def part(shortcut: bool) -> Sequence[TwoStreams]:
-            layers = nn.ModuleList(TwoStreams(f, shortcut) for _ in range(n_layers))
-            return cast("Sequence[TwoStreams]", layers)  # typed by what is in it
-
-        self.entrance = Entrance(n_channels, f)
-        self.down, self.middle, self.up = part(False), part(False), part(True)
-        self.halve_v = ShiftedConv2d(f, f, "down", stride=2)
-        self.halve_h = ShiftedConv2d(f, f, "right", stride=2)
-        self.double_v = nn.ConvTranspose2d(f, f, 2, stride=2)
-        self.double_h = nn.ConvTranspose2d(f, f, 2, stride=2)
+        self.rows = Stream(n_channels, f, n_layers, "down")
+        self.pixels = Stream(n_channels, f, n_layers, "right")
         self.head = nn.Conv2d(f, n_components * numbers_of_a_component(n_channels), 1)
         with torch.no_grad():  # start with the components side by side: near uniform
             k, bias = torch.arange(n_components)[:, None], cast("Tensor", self.head.bias)
@@ -107,25 +131,17 @@ class PixelCNNPlusPlus(ImageModel):
             bias[:, 1 + n_channels : 1 + 2 * n_channels] -= torch.tensor(n_components + 1.0).log()
 
     def features(self, values: Tensor) -> Tensor:
-        """h of the last layer: ``(N, C, H, W)`` to ``(N, F, H, W)``, of strictly earlier pixels."""
+        """What the head reads: ``(N, C, H, W)`` to ``(N, F, H, W)``, of strictly earlier pixels."""
         check_even((values.shape[2], values.shape[3]))
-        v, h = self.entrance(values)
-        shortcuts = []
-        for layer in self.down:
-            v, h = layer(v, h)
-            shortcuts.append((v, h))
-        v, h = self.halve_v(v), self.halve_h(h)  # (N, F, H / 2, W / 2)
-        for layer in self.middle:
-            v, h = layer(v, h)
-        v, h = self.double_v(v), self.double_h(h)
-        for layer in self.up:
-            v, h = layer(v, h, shortcuts.pop())
-        return h
+        return elu(self.pixels(values, self.rows(values))[-1])
 
     def mixture_of(self, values: Tensor) -> LogisticMixture:
         """The mixture of every pixel, from pixels as `values_of` scales them."""
+        return self.mixture_from(self.features(values))
+
+    def mixture_from(self, features: Tensor) -> LogisticMixture:
         return LogisticMixture.from_features(
-            self.head(elu(self.features(values))),
+            self.head(features),
             n_levels=self.n_levels,
             n_channels=self.n_channels,
             n_components=self.n_components,
@@ -145,6 +161,86 @@ class PixelCNNPlusPlus(ImageModel):
         self.check_context(context, len(x), (x.shape[2], x.shape[3]))
         values = self.values_of(x)
         return self.mixture_of(values).log_prob(values).sum((1, 2))
+
+    def cache(
+        self,
+        n: int,
+        size: tuple[int, int],
+        labels: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Cache:
+        check_even(size)
+        return PixelCNNPlusPlusCache(self, n, size)
+
+
+class CachedStream:
+    """A `Stream` of reach "right" one pixel at a time; the middle takes a step for every four."""
+
+    def __init__(self, stream: Stream, n: int, width: int) -> None:
+        self.i, self.to_full = -1, stream.to_full
+        self.entrance = CachedEntrance(stream.entrance, n, width)
+        self.down = [CachedResidual(layer, n, width) for layer in stream.down]
+        self.to_half = CachedShift(stream.to_half, n, width)
+        self.middle = [CachedResidual(layer, n, width // 2) for layer in stream.middle]
+        self.up = [CachedResidual(layer, n, width) for layer in stream.up]
+        self.doubled = stream.to_full.weight.new_zeros(n, stream.to_full.out_channels, 2, width)
+
+    def start_row(self) -> None:
+        self.i += 1
+        self.entrance.start_row()
+        self.to_half.start_row()
+        for layer in (*self.down, *self.up, *(() if self.i % 2 else self.middle)):
+            layer.start_row()
+
+    def step(self, j: int, heard: Sequence[Tensor]) -> Tensor:
+        """The last layer's output ``(N, F)`` at column j, from the row's ``(N, F, W)`` outputs."""
+        at = iter(heard)
+        x, shortcuts = self.entrance.output(j), []
+        for layer in self.down:
+            x = layer.step(j, x, next(at)[:, :, j])
+            shortcuts.append(x)
+        self.to_half.put(j, x)
+        of_middle = [next(at) for _ in self.middle]
+        if self.i % 2 == j % 2 == 0:  # the first pixel of a block of four
+            x = self.to_half.output(j)
+            for layer, more in zip(self.middle, of_middle, strict=True):
+                x = layer.step(j // 2, x, more[:, :, j // 2])
+            self.doubled[:, :, :, j : j + 2] = self.to_full(x[:, :, None, None])
+        x = self.doubled[:, :, self.i % 2, j]
+        for layer in self.up:
+            x = layer.step(j, x, torch.cat([next(at)[:, :, j], shortcuts.pop()], 1))
+        return x
+
+
+class PixelCNNPlusPlusCache:
+    """`Cache` of a `PixelCNNPlusPlus`: one stream runs once a row, the other once a pixel."""
+
+    def __init__(self, model: PixelCNNPlusPlus, n: int, size: tuple[int, int]) -> None:
+        self.model, self.row = model, -1
+        self.values = model.like.new_zeros(n, model.n_channels, *size)
+        self.pixels = CachedStream(model.pixels, n, size[1])
+        self.heard: list[Tensor] = []
+        self.mixture: LogisticMixture | None = None
+
+    def start_row(self) -> None:
+        self.row += 1
+        self.pixels.start_row()
+        of_rows = self.model.rows(self.values)  # those below know rows that are not drawn yet
+        rows = (self.row * v.shape[2] // self.values.shape[2] for v in of_rows)
+        self.heard = [v[:, :, row] for v, row in zip(of_rows, rows, strict=True)]
+
+    def logits(self, j: int, c: int) -> Tensor:
+        if c == 0:
+            features = elu(self.pixels.step(j, self.heard))[:, :, None, None]
+            self.mixture = self.model.mixture_from(features)
+        assert self.mixture is not None
+        here = self.values[:, :, self.row, j, None, None]  # (N, C, 1, 1)
+        return self.mixture.log_probs(here)[:, :, c, 0, 0]
+
+    def put(self, j: int, c: int, levels: Tensor) -> None:
+        self.values[:, c, self.row, j] = self.model.values_of(levels)
+        if c == self.model.n_channels - 1:
+            self.pixels.entrance.put(j, self.values[:, :, self.row, j])
 
 
 def check_even(size: tuple[int, int]) -> None:

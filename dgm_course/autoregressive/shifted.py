@@ -78,22 +78,21 @@ class GatedResidual(nn.Module):
 
 
 class Entrance(nn.Module):
-    """From the image to features that know pixels strictly before their own: the one shift.
+    """From the image to features that know pixels before their own only: the one shift.
 
-    v sees the two rows above, h these and two pixels to the left.
+    Seen are the two rows above, three pixels of each, and for "right" two columns to the left too.
 
-    Shapes: ``(N, C, H, W)`` to v and h, each ``(N, F, H, W)``.
+    Shapes: ``(N, C, H, W)`` to ``(N, F, H, W)``.
     """
 
-    def __init__(self, n_channels: int, n_features: int) -> None:
+    def __init__(self, n_channels: int, n_features: int, reach: str) -> None:
         super().__init__()
-        self.v = ShiftedConv2d(n_channels, n_features, "down")
         self.above = ShiftedConv2d(n_channels, n_features, "down")
-        self.left = ShiftedConv2d(n_channels, n_features, "right")
+        self.left = ShiftedConv2d(n_channels, n_features, "right") if reach == "right" else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        down, right = shift_down(x), shift_right(x)
-        return self.v(down), self.above(down) + self.left(right)
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.above(shift_down(x))
+        return h if self.left is None else h + self.left(shift_right(x))
 
 
 def shift_down(x: Tensor) -> Tensor:
@@ -104,3 +103,73 @@ def shift_down(x: Tensor) -> Tensor:
 def shift_right(x: Tensor) -> Tensor:
     """x(i, j − 1): zeros come in at the left, the last column falls out."""
     return pad(x, (1, 0, 0, 0))[:, :, :, :-1]
+
+
+class CachedShift:
+    """A `ShiftedConv2d` one pixel at a time, from the last rows of its input."""
+
+    def __init__(self, conv: ShiftedConv2d, n: int, width: int) -> None:
+        self.left, right, above, _ = conv.padding
+        self.weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (rows · columns · in, out)
+        self.bias, self.columns = conv.bias, conv.weight.shape[3]
+        n_in = conv.weight.shape[1]
+        self.rows = conv.weight.new_zeros(n, above + 1, self.left + width + right, n_in)
+
+    def start_row(self) -> None:
+        self.rows = torch.cat([self.rows[:, 1:], torch.zeros_like(self.rows[:, :1])], 1)
+
+    def put(self, j: int, values: Tensor) -> None:
+        """The input ``(N, in)`` at column j of this row is now known."""
+        self.rows[:, -1, self.left + j] = values
+
+    def output(self, j: int) -> Tensor:
+        """The output ``(N, out)`` at column j, once the input that it sees is there."""
+        seen = self.rows[:, :, j : j + self.columns].flatten(1)
+        return torch.addmm(self.bias, seen, self.weight)
+
+
+class CachedEntrance:
+    """An `Entrance` one pixel at a time; `put` says what a pixel of the image is."""
+
+    def __init__(self, entrance: Entrance, n: int, width: int) -> None:
+        assert entrance.left is not None
+        self.above = CachedShift(entrance.above, n, width)
+        self.left = CachedShift(entrance.left, n, width + 1)
+        self.row = entrance.above.weight.new_zeros(n, width, entrance.above.weight.shape[1])
+
+    def start_row(self) -> None:
+        for conv in (self.above, self.left):
+            conv.start_row()
+        for j in range(self.row.shape[1]):  # shifted down: the row above is this row's input
+            self.above.put(j, self.row[:, j])
+
+    def put(self, j: int, values: Tensor) -> None:
+        """The image ``(N, C)`` at column j of this row is now known."""
+        self.row[:, j] = values
+        self.left.put(j + 1, values)
+
+    def output(self, j: int) -> Tensor:
+        return self.above.output(j) + self.left.output(j)
+
+
+class CachedResidual:
+    """A `GatedResidual` one pixel at a time."""
+
+    def __init__(self, layer: GatedResidual, n: int, width: int) -> None:
+        self.first = CachedShift(layer.first, n, width)
+        self.second = CachedShift(layer.second, n, width)
+        self.extra = None if layer.extra is None else layer.extra.weight[:, :, 0, 0].T
+
+    def start_row(self) -> None:
+        self.first.start_row()
+        self.second.start_row()
+
+    def step(self, j: int, x: Tensor, extra: Tensor | None = None) -> Tensor:
+        """y ``(N, F)`` at column j, from x and e at that column."""
+        self.first.put(j, elu(x))
+        h = self.first.output(j)
+        if self.extra is not None and extra is not None:
+            h = torch.addmm(h, elu(extra), self.extra)
+        self.second.put(j, elu(h))
+        a, b = self.second.output(j).chunk(2, 1)
+        return x + a * torch.sigmoid(b)
