@@ -1,6 +1,6 @@
 """Lecture 12's longer runs: six pixel models of about equal size on the digits, and what they cost.
 
-    python notebooks/results/pixel_models.py            # about an hour of one core, and goes on
+    python notebooks/results/pixel_models.py            # about ten minutes of one core
     python notebooks/results/pixel_models.py --only "Row LSTM" costs
     python notebooks/results/pixel_models.py --seeds 1 --steps 20 --out try.npz
 
@@ -20,6 +20,7 @@ into 1242 to train on and 200 to stop by: the weights kept are those with the fe
 - ``NAME/step`` (): seconds of one core for a training step of 64 digits, the median of 15;
 - ``NAME/sampling`` (2, 2): seconds of one core to sample 16 images of 8 × 8 (first row) and of
   28 × 28 pixels, by the model's cache and by a full pass for each pixel (one pass, times pixels);
+- ``no attention/…``, all but completions and costs, of a PixelSNAIL of that size without attention;
 - ``PixelSNAIL/weights`` (P,): the first seed's, as float16, in the order of its parameters.
 """
 
@@ -36,7 +37,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector
 from tqdm import tqdm
@@ -47,6 +48,7 @@ from dgm_course.autoregressive import (
     ImageModel,
     PixelCNN,
     PixelCNNPlusPlus,
+    PixelSNAIL,
     RowLSTM,
 )
 from dgm_course.data import digits
@@ -61,7 +63,26 @@ MODELS: dict[str, Callable[[], ImageModel]] = {
     "PixelCNN++": lambda: PixelCNNPlusPlus(LEVELS, n_features=15, n_layers=1),
     "Row LSTM": lambda: RowLSTM(LEVELS, n_features=17, n_layers=2),
     "Diagonal BiLSTM": lambda: DiagonalBiLSTM(LEVELS, n_features=18, n_layers=2),
+    "PixelSNAIL": lambda: PixelSNAIL(LEVELS, n_features=19, n_layers=2),
 }
+
+
+class NoAttention(nn.Module):
+    """Finds nothing: what a block would hear of far pixels is 0."""
+
+    def forward(self, h: Tensor, values: Tensor) -> Tensor:
+        return torch.zeros_like(h)
+
+
+def no_attention() -> ImageModel:
+    """A PixelSNAIL of about the same number of weights that is left with its convolutions."""
+    model = PixelSNAIL(LEVELS, n_features=20, n_layers=2)
+    for block in model.blocks:
+        block.attention = NoAttention()
+    return model
+
+
+TRAINED = MODELS | {"no attention": no_attention}
 
 
 class Trained(NamedTuple):
@@ -159,7 +180,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--out", type=Path, default=RESULTS / "pixel_models.npz")
-    parser.add_argument("--only", nargs="+", choices=[*MODELS, "costs"], metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=[*TRAINED, "costs"], metavar="NAME")
     options = parser.parse_args()
     if quick():
         parser.error("the table needs full training; unset DGM_COURSE_QUICK")
@@ -173,7 +194,7 @@ def main() -> None:
         found = {k: v for k, v in found.items() if not belongs(k, name)}
     found |= {"steps": np.array(options.steps), "checked": np.array(checked(options.steps))}
     found["half"] = digits("test").images[PICKED, 0].numpy().astype(np.uint8)
-    for name in [n for n in MODELS if n in (options.only or MODELS)]:
+    for name in [n for n in TRAINED if n in (options.only or TRAINED)]:
         for seed in range(len(found.get(f"{name}/nats", ())), options.seeds):
             found |= row_of(name, seed, options.steps, found)
             save(options.out, found)
@@ -195,7 +216,7 @@ def row_of(
     name: str, seed: int, n_steps: int, found: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """What one more training adds to the model's arrays."""
-    model, curves, stopped = train(MODELS[name], seed, n_steps)
+    model, curves, stopped = train(TRAINED[name], seed, n_steps)
     nats = nats_by_pixel(model, digits("test").images)
     new = {"nats": nats.sum(1).numpy(), "pixels": nats.mean(0).numpy()}
     new |= {"curves": curves.astype(np.float32), "stopped": np.array(stopped)}
@@ -207,7 +228,8 @@ def row_of(
     if seed == 0:
         weights = parameters_to_vector(model.parameters())
         arrays[f"{name}/parameters"] = np.array(len(weights))
-        arrays[f"{name}/completions"] = completions(model)
+        if name in MODELS:
+            arrays[f"{name}/completions"] = completions(model)
         if name == "PixelSNAIL":
             arrays[f"{name}/weights"] = weights.numpy().astype(np.float16)
     return arrays
