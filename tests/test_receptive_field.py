@@ -5,6 +5,8 @@ from dgm_course.autoregressive import (
     DiagonalBiLSTM,
     GatedPixelCNN,
     PixelCNN,
+    PixelCNNPlusPlus,
+    PixelSNAIL,
     RowLSTM,
     blind_pixels,
     causal_mask,
@@ -185,6 +187,42 @@ def test_what_the_masks_of_a_recurrent_model_open_is_seen(name, where):
         assert torch.equal(field, expected) != is_open
 
 
+def earlier(size, pixel, n_channels=1):
+    """Every earlier pixel, and with several channels the pixel itself."""
+    last = pixel[0] * size[1] + pixel[1] + (n_channels > 1)
+    return (torch.arange(size[0] * size[1]) < last).view(size)
+
+
+@pytest.mark.parametrize("family", [PixelSNAIL, PixelCNNPlusPlus])
+@pytest.mark.parametrize(("n_layers", "n_channels"), [(1, 1), (2, 1), (1, 3)])
+def test_shifts_halving_and_attention_composed_see_what_the_gradient_sees(
+    family, n_layers, n_channels
+):
+    model = strong(family(2, n_channels=n_channels, n_features=4, n_layers=n_layers), scale=1.0)
+    # Every place within a block of four, in the middle, in corners and at the sides.
+    at_8 = [(0, 0), (0, 1), (4, 4), (4, 5), (5, 4), (5, 5), (6, 0), (7, 7)]
+    at_20 = [(14, 10), (15, 10), (14, 11), (19, 19)]
+    for size, pixels in (((8, 8), at_8), ((20, 22), at_20)):
+        for pixel in pixels:
+            field = visible_in(model, size, pixel)
+            assert torch.equal(visible_in_by_gradient(model, size, pixel), field), pixel
+            all_earlier = earlier(size, pixel, n_channels)
+            assert not (field & ~all_earlier).any()
+            if family is PixelSNAIL:
+                assert torch.equal(field, all_earlier)
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_plus_plus_sees_all_of_a_digit_and_half_of_a_larger_image(n_layers):
+    model = PixelCNNPlusPlus(2, n_features=1, n_layers=n_layers)
+    assert visible_in(model, (8, 8), (6, 4)).sum() == 52
+    n_seen = visible_in(model, (28, 28), (24, 14)).sum()
+    assert n_seen < 24 * 28 + 14
+    # The block's other pixels start from the same middle: they see no further up.
+    fields = [visible_in(model, (28, 28), (24 + a, 14 + b)) for a in (0, 1) for b in (0, 1)]
+    assert len({int(field.any(1).int().argmax()) for field in fields}) == 1
+
+
 def test_of_a_stack_by_gradient_in_an_image():
     """The square around the pixel, cut at the image's edges."""
     model = strong(PixelCNN(2, n_features=8, n_layers=2))
@@ -214,7 +252,7 @@ def test_bad_places_are_refused():
         ]:
             with pytest.raises(ValueError, match=words):
                 way(size, pixel)
-    with pytest.raises(ValueError, match="model must be a PixelRNN, got PixelCNN"):
+    with pytest.raises(ValueError, match="PixelCNNPlusPlus or PixelSNAIL, got PixelCNN"):
         visible_in(PixelCNN(2, n_features=2), (4, 5), (0, 0))
     with pytest.raises(ValueError, match="model must be a ImageModel, got int"):
         visible_in_by_gradient(3, (4, 5), (0, 0))

@@ -9,9 +9,16 @@ from dgm_course.autoregressive.causality import (
 from dgm_course.autoregressive.diagonal_bilstm import DiagonalBiLSTM, skew, unskew
 from dgm_course.autoregressive.gated import GatedPixelCNN
 from dgm_course.autoregressive.image_model import ImageModel
+from dgm_course.autoregressive.logistic import (
+    LogisticMixture,
+    discretised_logistics,
+    discretised_logistics_log_prob,
+)
 from dgm_course.autoregressive.masked import MaskedConv2d, causal_mask, channel_groups
 from dgm_course.autoregressive.pixel_rnn import LSTMStep, lstm_step
 from dgm_course.autoregressive.pixelcnn import PixelCNN
+from dgm_course.autoregressive.pixelcnn_plus_plus import PixelCNNPlusPlus
+from dgm_course.autoregressive.pixelsnail import PixelSNAIL
 from dgm_course.autoregressive.receptive_field import (
     blind_pixels,
     compose,
@@ -34,8 +41,11 @@ __all__ = [
     "ImageModel",
     "IndependentPixels",
     "LSTMStep",
+    "LogisticMixture",
     "MaskedConv2d",
     "PixelCNN",
+    "PixelCNNPlusPlus",
+    "PixelSNAIL",
     "RowLSTM",
     "Uniform",
     "all_images",
@@ -45,6 +55,8 @@ __all__ = [
     "check_causal",
     "compose",
     "count_blind",
+    "discretised_logistics",
+    "discretised_logistics_log_prob",
     "lstm_step",
     "sees_by_gradient",
     "sees_by_perturbation",

@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dgm_course.autoregressive.diagonal_bilstm import DiagonalBiLSTM, DiagonalBiLSTMLayer
+from dgm_course.autoregressive.diagonal_bilstm import DiagonalBiLSTMLayer
 from dgm_course.autoregressive.gated import GatedPixelCNN
 from dgm_course.autoregressive.image_model import ImageModel, check_size, random_conditions
 from dgm_course.autoregressive.pixel_rnn import PixelRNN
 from dgm_course.autoregressive.pixelcnn import PixelCNN
-from dgm_course.autoregressive.row_lstm import RowLSTM, RowLSTMLayer
+from dgm_course.autoregressive.pixelcnn_plus_plus import PixelCNNPlusPlus, Stream, check_even
+from dgm_course.autoregressive.pixelsnail import PixelSNAIL
+from dgm_course.autoregressive.row_lstm import RowLSTMLayer
+from dgm_course.autoregressive.shifted import Entrance, ShiftedConv2d
 from dgm_course.checks import check_count, check_instance, check_tensor
 from dgm_course.data.toy import as_generator
 
@@ -112,15 +115,16 @@ def count_blind(field: Tensor) -> int:
     return int((earlier & ~field).sum())
 
 
-def visible_in(model: RowLSTM | DiagonalBiLSTM, size: tuple[int, int], pixel: Pixel) -> Tensor:
+def visible_in(model: ImageModel, size: tuple[int, int], pixel: Pixel) -> Tensor:
     """The pixels of an image that reach a pixel's logits, by layers and masks: as `visible_pixels`.
 
     Backwards from the pixel: a layer's states are followed to the states that they come from, and
-    those to the inputs that its masks open. Of several channels, as in `visible_pixels`: a
-    `DiagonalBiLSTM` of an RGB image sees R and G of the pixel that it else misses.
+    those to the inputs that its masks open; a kernel to what it covers; attention to all that is
+    earlier. Of several channels, as in `visible_pixels`: a `DiagonalBiLSTM` of an RGB image sees R
+    and G of the pixel that it else misses.
 
     Args:
-        model: a recurrent model.
+        model: a `RowLSTM`, `DiagonalBiLSTM`, `PixelCNNPlusPlus` or `PixelSNAIL`.
         size: height and width of the image.
         pixel: row and column, from 0.
 
@@ -135,8 +139,16 @@ def visible_in(model: RowLSTM | DiagonalBiLSTM, size: tuple[int, int], pixel: Pi
         >>> visible_in(model, (3, 4), (1, 1)).int().tolist()  # all but the last of row 0
         [[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
     """
-    check_instance(model, PixelRNN, "model")
     field = _one_pixel(size, pixel)
+    if isinstance(model, PixelCNNPlusPlus):
+        return _of_plus_plus(model, field) | field & (model.n_channels > 1)
+    if isinstance(model, PixelSNAIL):
+        return _of_snail(model, field) | field & (model.n_channels > 1)
+    if not isinstance(model, PixelRNN):
+        raise ValueError(
+            "model must be a RowLSTM, DiagonalBiLSTM, PixelCNNPlusPlus or PixelSNAIL, got "
+            f"{type(model).__name__}"
+        )
     for layer in reversed(model.layers):
         assert isinstance(layer, RowLSTMLayer | DiagonalBiLSTMLayer)
         if isinstance(layer, RowLSTMLayer):
@@ -241,6 +253,59 @@ def _rows_above(field: Tensor, radius: int) -> Tensor:
 def _to_the_left(field: Tensor) -> Tensor:
     """The field and all that is reached from it by steps up and to the left."""
     return field.flip(0, 1).int().cummax(0).values.cummax(1).values.flip(0, 1).bool()
+
+
+def _of_plus_plus(model: PixelCNNPlusPlus, field: Tensor) -> Tensor:
+    """Back through the stream of pixels, then through that of rows with all that it was asked."""
+    check_even((len(field), field.shape[1]))
+    of_pixels, heard = _stream_back(model.pixels, {3 * len(model.pixels.up) - 1: field})
+    return of_pixels | _stream_back(model.rows, heard)[0]
+
+
+def _stream_back(stream: Stream, asked: dict[int, Tensor]) -> tuple[Tensor, dict[int, Tensor]]:
+    """From fields of its layers' outputs, by number: of the image, and of what each layer hears."""
+    layers = [*stream.down, *stream.middle, *stream.up]
+    n, heard, asked = len(stream.down), {}, asked.copy()
+    field = torch.zeros_like(asked[max(asked)])
+    for number in reversed(range(3 * n)):
+        field = field | asked.get(number, torch.tensor(False))
+        heard[number] = _kernel_back(field, layers[number].second)
+        if number >= 2 * n:
+            shortcut = 3 * n - 1 - number
+            asked[shortcut] = asked.get(shortcut, torch.tensor(False)) | heard[number]
+        field = field | _kernel_back(heard[number], layers[number].first)
+        if number == 2 * n:  # a block of four comes from one feature
+            field = field.unflatten(0, (-1, 2)).unflatten(2, (-1, 2)).any(3).any(1)
+        if number == n:
+            wide = torch.zeros(2 * len(field), 2 * field.shape[1], dtype=torch.bool)
+            wide[::2, ::2] = field
+            field = _kernel_back(wide, stream.to_half)
+    return _entrance_back(field, stream.entrance), heard
+
+
+def _of_snail(model: PixelSNAIL, field: Tensor) -> Tensor:
+    image = torch.zeros_like(field)
+    for block in reversed(model.blocks):
+        last = field.flatten().nonzero().max()
+        earlier = (torch.arange(field.numel()) < last).view_as(field)
+        field, image = field | earlier, image | earlier  # keys and values
+        for layer in reversed(block.layers):
+            field = field | _kernel_back(_kernel_back(field, layer.second), layer.first)
+    return image | _entrance_back(field, model.entrance)
+
+
+def _entrance_back(field: Tensor, entrance: Entrance) -> Tensor:
+    above = pad(_kernel_back(field, entrance.above), (0, 0, -1, 1))  # the image was shifted down
+    if entrance.left is None:
+        return above
+    return above | pad(_kernel_back(field, entrance.left), (-1, 1))
+
+
+def _kernel_back(field: Tensor, conv: ShiftedConv2d) -> Tensor:
+    left, right, above, _ = conv.padding
+    mask = torch.zeros(3, 3)
+    mask[1 - above : 2, 1 - left : 2 + right] = 1
+    return _one_layer_back(field, mask)
 
 
 def _one_layer_back(field: Tensor, mask: Tensor) -> Tensor:
