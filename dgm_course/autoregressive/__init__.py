@@ -18,6 +18,7 @@ from dgm_course.autoregressive.receptive_field import (
     visible_by_gradient,
     visible_pixels,
 )
+from dgm_course.autoregressive.window import WindowPixelCNN
 from dgm_course.causality import CausalityError
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "MaskedConv2d",
     "PixelCNN",
     "Uniform",
+    "WindowPixelCNN",
     "all_images",
     "blind_pixels",
     "causal_mask",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dgm_course.autoregressive.gated import GatedPixelCNN
 from dgm_course.autoregressive.image_model import random_conditions
-from dgm_course.autoregressive.pixelcnn import PixelCNN
+from dgm_course.autoregressive.pixelcnn import MaskedStack
 from dgm_course.checks import check_count, check_instance, check_tensor
 from dgm_course.data.toy import as_generator
 
@@ -36,14 +36,18 @@ def compose(masks: Sequence[Tensor]) -> Tensor:
     return field
 
 
-def visible_pixels(model: PixelCNN | GatedPixelCNN) -> Tensor:
+def visible_pixels(model: MaskedStack | GatedPixelCNN) -> Tensor:
     """The pixels that reach a pixel's logits by some chain of open weights, from the masks alone.
 
     Of several channels, a pixel is seen if one of them is: the pixel itself then is, too.
 
-    Shapes: bool ``(2R + 1, 2R + 1)``, R = r L, the pixel itself in the middle.
+    Args:
+        model: a `PixelCNN`, a `WindowPixelCNN` or a `GatedPixelCNN`.
+
+    Shapes: bool ``(2R + 1, 2R + 1)``, R the sum of the layers' half-widths, the pixel itself in the
+    middle.
     """
-    if isinstance(model, PixelCNN):
+    if isinstance(model, MaskedStack):
         return compose([_open(layer.mask) for layer in (model.first, *model.residual)])
     check_instance(model, GatedPixelCNN, "model")
     radius = sum(layer.vertical.mask.shape[3] // 2 for layer in model.layers)
@@ -58,7 +62,7 @@ def visible_pixels(model: PixelCNN | GatedPixelCNN) -> Tensor:
 
 
 @torch.inference_mode(False)  # gradients, also under ``no_grad``
-def visible_by_gradient(model: PixelCNN | GatedPixelCNN, *, seed: int = 0) -> Tensor:
+def visible_by_gradient(model: MaskedStack | GatedPixelCNN, *, seed: int = 0) -> Tensor:
     """The pixels in which one pixel's logits have a gradient that is not 0, as `visible_pixels`.
 
     From a copy in float64, over 8 random images; a pixel that only relus at rest lead to is missed.

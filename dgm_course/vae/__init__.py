@@ -31,6 +31,7 @@ from dgm_course.vae.objectives import (
     log_prob_by_importance,
     log_prob_by_quadrature,
 )
+from dgm_course.vae.pixel_vae import PixelVAE
 from dgm_course.vae.surgery import (
     KLDecomposition,
     decompose_kl,
@@ -53,6 +54,7 @@ __all__ = [
     "LatentVariableModel",
     "LinearVAE",
     "LogProbability",
+    "PixelVAE",
     "Posterior",
     "ToyModel",
     "active_units",
