@@ -32,6 +32,8 @@ from dgm_course.vae.objectives import (
     log_prob_by_importance,
     log_prob_by_quadrature,
 )
+from dgm_course.vae.pixel_vae import PixelVAE
+from dgm_course.vae.pushed import PushedVAE
 from dgm_course.vae.surgery import (
     KLDecomposition,
     decompose_kl,
@@ -55,7 +57,9 @@ __all__ = [
     "LatentVariableModel",
     "LinearVAE",
     "LogProbability",
+    "PixelVAE",
     "Posterior",
+    "PushedVAE",
     "ToyModel",
     "active_units",
     "activity",
