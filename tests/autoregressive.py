@@ -11,6 +11,7 @@ from dgm_course.autoregressive import (
     IndependentPixels,
     PixelCNN,
     Uniform,
+    WindowPixelCNN,
 )
 from dgm_course.autoregressive.image_model import random_conditions
 
@@ -39,12 +40,25 @@ NETWORKS = {
     "gated-rgb-classes-context": lambda: GatedPixelCNN(
         2, n_channels=3, n_features=9, n_layers=2, n_classes=2, n_context=3
     ),
+    "window-1": lambda: WindowPixelCNN(3, window=1, n_features=8, n_layers=2),
+    "window-2-context": lambda: WindowPixelCNN(3, window=2, n_features=6, n_context=2),
+    "window-rgb-context": lambda: WindowPixelCNN(
+        2, window=1, n_channels=3, n_features=7, n_layers=2, n_context=1
+    ),
+}
+# No pixel sees another.
+CLOSED = {
+    "window-0": lambda: WindowPixelCNN(3, window=0, n_features=6),
+    "window-0-context": lambda: WindowPixelCNN(3, window=0, n_features=6, n_context=2),
+    "window-0-rgb-context": lambda: WindowPixelCNN(
+        2, window=0, n_channels=3, n_features=7, n_context=2
+    ),
 }
 BASELINES = {
     "uniform": lambda: Uniform(3),
     "uniform-rgb": lambda: Uniform(2, 3),
 }
-MODELS = NETWORKS | BASELINES
+MODELS = NETWORKS | CLOSED | BASELINES
 
 
 def strong(model: ImageModel, seed: int = 0, scale: float = 2.0) -> ImageModel:

@@ -51,6 +51,7 @@ class WindowPixelCNN(MaskedStack):
         n_context: int | None = None,
     ) -> None:
         window = check_count(window, "window", 0)
+        check_count(n_features, "n_features")
         kernel_sizes = [2 * window + 1] + [1] * (check_count(n_layers, "n_layers") - 1)
         super().__init__(n_levels, n_channels, n_features, kernel_sizes, n_context)
         self.window = window

@@ -32,6 +32,7 @@ from dgm_course.vae.objectives import (
     log_prob_by_quadrature,
 )
 from dgm_course.vae.pixel_vae import PixelVAE
+from dgm_course.vae.pushed import PushedVAE
 from dgm_course.vae.surgery import (
     KLDecomposition,
     decompose_kl,
@@ -56,6 +57,7 @@ __all__ = [
     "LogProbability",
     "PixelVAE",
     "Posterior",
+    "PushedVAE",
     "ToyModel",
     "active_units",
     "activity",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
@@ -89,8 +90,7 @@ class PixelVAE(LatentVariableModel):
     ) -> None:
         super().__init__()
         check_decoder(decoder)
-        height, width = size
-        self.size = (check_count(height, "size's height"), check_count(width, "size's width"))
+        self.size = height, width = check_sides(size)
         window, longest = getattr(decoder, "window", 0), max(self.size)
         if window >= longest:
             raise ValueError(
@@ -204,3 +204,11 @@ def check_decoder(decoder: Any) -> None:
         raise ValueError("decoder must take a context, for that is how z enters: n_context is None")
     if getattr(decoder, "n_classes", None) is not None:
         raise ValueError(f"decoder must have no classes, got n_classes = {decoder.n_classes}")
+
+
+def check_sides(size: Any) -> tuple[int, int]:
+    """The size as two ints; a ValueError unless it is a height and a width of at least 1."""
+    sides = tuple(size) if isinstance(size, Sequence) else ()
+    if len(sides) != 2:
+        raise ValueError(f"size must be a height and a width, (H, W), got {size!r}")
+    return check_count(sides[0], "size's height"), check_count(sides[1], "size's width")

@@ -12,9 +12,9 @@ runs are on the digits, 17 levels, with 8 latents. Their names R:
 - ``deep map``, ``deep bias``: five masked 3×3 layers, z as a map, or as a bias, a label's way;
 - ``window 0 bias``: the first of these with z as a bias;
 - ``alone 1``, ``alone 2``, ``alone 7``, ``deep alone``: the same decoders without a code;
-- ``placed 0``, ``placed 1``, ``placed 2``, ``placed 7``, ``deep placed``: without a code, but with a
-  learned map in its place, the same for all images, from which a pixel knows where it is; ``deep
-  bias placed``: ``deep bias`` with such a map beside z;
+- ``placed 0``, ``placed 1``, ``placed 2``, ``placed 7``, ``deep placed``: without a code, but with
+  a learned map in its place, the same for all images, from which a pixel knows where it is;
+  ``deep bias placed``: ``deep bias`` with such a map beside z;
 - ``annealed K``, K = 250, 500, 1000: ``window 7`` with a KL term whose weight rises from 0 to 1
   over the first K steps; ``deep bias annealed 500``: ``deep bias`` with the same;
 - ``free L``, L = 0.25, 0.5, 1: ``window 7`` with L free nats for each latent; ``total L``, L = 2,
@@ -155,7 +155,7 @@ RUNS = {
     "deep bias free 0.5": Run(None, "bias", free(0.5)),
     **{f"total {v}": Run(7, "map", total(v)) for v in (2, 4, 8)},
 }
-MORE_SEEDS = {"deep map", "deep bias", "deep bias placed"}  # the lecture's pair
+MORE_SEEDS = {"deep map", "deep bias", "deep bias placed"}  # what the lecture compares
 FEWER_SEEDS = ("annealed", "free", "total")
 DRAWN = ("window", "deep map", "deep bias")
 
