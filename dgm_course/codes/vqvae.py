@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from dgm_course.checks import check_count, check_instance, check_integers, check
 from dgm_course.codes.quantizer import VectorQuantizer
 from dgm_course.data.toy import Seed, as_generator
 
+Conv = nn.Conv2d | nn.ConvTranspose2d
 MOST_GRIDS = 100_000
 CHUNK = 2**21  # logits at a time
 
@@ -192,20 +195,31 @@ def downward(n_in: int, width: int, n_out: int, n_halvings: int) -> nn.Sequentia
 
     The last layer but one is 3×3, too: a code is made of more than the pixels that it covers.
     """
-    layers: list[nn.Module] = [nn.Conv2d(n_in, width, 3, padding=1), nn.ReLU()]
-    for _ in range(n_halvings):
-        layers += [nn.Conv2d(width, width, 4, stride=2, padding=1), nn.ReLU()]
-    layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, n_out, 1)]
-    return nn.Sequential(*layers)
+    down = [nn.Conv2d(width, width, 4, stride=2, padding=1) for _ in range(n_halvings)]
+    return between(n_in, width, n_out, down)
 
 
 def upward(n_in: int, width: int, n_out: int, n_doublings: int) -> nn.Sequential:
     """The way back: ``(N, n_in, h, w)`` to ``(N, n_out, …)``, sides doubled n_doublings times."""
-    layers: list[nn.Module] = [nn.Conv2d(n_in, width, 3, padding=1), nn.ReLU()]
-    for _ in range(n_doublings):
-        layers += [nn.ConvTranspose2d(width, width, 4, stride=2, padding=1), nn.ReLU()]
-    layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, n_out, 1)]
-    return nn.Sequential(*layers)
+    doublings = [
+        nn.ConvTranspose2d(width, width, 4, stride=2, padding=1) for _ in range(n_doublings)
+    ]
+    return between(n_in, width, n_out, doublings)
+
+
+def between(n_in: int, width: int, n_out: int, middle: Sequence[Conv]) -> nn.Sequential:
+    """A 3×3 layer, those in the middle, another 3×3 and a 1×1, with ReLUs between them.
+
+    The weights start as He and others 2015 have them, https://arxiv.org/abs/1502.01852, so that a
+    signal keeps its size. With torch's own start an encoder's output varies by 0.01 between images:
+    one code may then take them all, and the decoder learn to do without.
+    """
+    first, last = nn.Conv2d(n_in, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+    layers = [first, *middle, last, nn.Conv2d(width, n_out, 1)]
+    for layer in layers:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    *hidden, _ = chain.from_iterable((layer, nn.ReLU()) for layer in layers)
+    return nn.Sequential(*hidden)
 
 
 # --- images and grids -------------------------------------------------------------------------
@@ -236,8 +250,7 @@ def all_grids(n_codes: int, size: tuple[int, int]) -> Tensor:
     Raises:
         ValueError: for more than 100,000 of them.
     """
-    n_codes = check_count(n_codes, "n_codes")
-    h, w = (check_count(side, "size's side") for side in size)
+    n_codes, (h, w) = check_count(n_codes, "n_codes"), check_size(size)
     if (n_grids := n_codes ** (h * w)) > MOST_GRIDS:
         raise ValueError(
             f"enumeration is for at most {MOST_GRIDS:,} grids of codes, got {n_codes}^{h * w} = "
@@ -249,12 +262,20 @@ def all_grids(n_codes: int, size: tuple[int, int]) -> Tensor:
 
 def grid_size(size: tuple[int, int], n_halvings: int) -> tuple[int, int]:
     """Height and width of the grid of codes of an image of a size."""
-    height, width = (check_count(side, "size's side") for side in size)
+    height, width = check_size(size)
     if height % 2**n_halvings or width % 2**n_halvings:
         raise ValueError(
             f"size must be divisible by 2^n_halvings = {2**n_halvings}, got {height} x {width}"
         )
     return height >> n_halvings, width >> n_halvings
+
+
+def check_size(size: Any) -> tuple[int, int]:
+    """The size as two ints; a ValueError unless it is a height and a width of at least 1."""
+    sides = tuple(size) if isinstance(size, Iterable) else ()
+    if len(sides) != 2:
+        raise ValueError(f"size must be a height and a width, (H, W), got {size!r}")
+    return check_count(sides[0], "size's height"), check_count(sides[1], "size's width")
 
 
 def check_images(x: Tensor, n_levels: int, n_channels: int, n_halvings: int) -> None:
