@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dgm_course.autoregressive import GatedPixelCNN, IndependentPixels, Uniform, all_images
-from dgm_course.codes import VQVAE, VectorQuantizer, all_grids, vqvae
+from dgm_course.codes import VQVAE, VectorQuantizer, all_grids, code_model
 from dgm_course.data import digits
 from dgm_course.training import training_steps
 
@@ -73,7 +73,7 @@ def test_log_prob_is_the_sum_over_all_grids(prior, monkeypatch):
     grids = all_grids(3, (2, 1))
     torch.testing.assert_close(model.log_joint(x, grids, prior), joint.log())
     torch.testing.assert_close(model.log_prob(x, prior), joint.sum(0).log())
-    monkeypatch.setattr(vqvae, "CHUNK", 100)  # four grids at a time
+    monkeypatch.setattr(code_model, "CHUNK", 100)  # four grids at a time
     torch.testing.assert_close(model.log_prob(x, prior), joint.sum(0).log())
 
 
@@ -240,7 +240,7 @@ def test_other_bad_input_is_named():
         model.decode(torch.full((1, 1, 2, 1), 3))
     with pytest.raises(ValueError, match=r"z must have shape \(N, 1, h, w\), got shape \(2, 2, 1"):
         model.decode(torch.zeros(2, 2, 1).long())
-    with pytest.raises(ValueError, match=r"z must be grids of images \(1, 4, 2\), got shape"):
+    with pytest.raises(ValueError, match=r"size of the grids' images, \(1, 4, 4\), got shape"):
         model.log_joint(x, torch.zeros(1, 1, 2, 2).long(), prior)
     with pytest.raises(ValueError, match="size must be divisible by"):
         model.sample(1, (3, 4), prior)

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import chain
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, log_softmax, one_hot
+from torch import Tensor
 
-from dgm_course.checks import check_count, check_instance, check_integers, check_tensor
+from dgm_course.checks import check_count, check_instance
+from dgm_course.codes.code_model import (
+    CodeModel,
+    downward,
+    log_likelihood,
+    pixel_logits,
+    upward,
+    values_of,
+)
 from dgm_course.codes.quantizer import VectorQuantizer
-from dgm_course.data.toy import Seed, as_generator
-
-Conv = nn.Conv2d | nn.ConvTranspose2d
-MOST_GRIDS = 100_000
-CHUNK = 2**21  # logits at a time
-
-
-class Prior(Protocol):
-    """p(z) over grids of codes: any model of images whose levels are the codes."""
-
-    n_levels: int
-
-    def log_prob(self, x: Tensor, /) -> Tensor:
-        """Indices ``(N, 1, h, w)`` to nats ``(N,)``."""
-
-    def sample(
-        self, n: int, size: tuple[int, int], /, *, generator: torch.Generator | None
-    ) -> Tensor:
-        """n grids ``(n, 1, h, w)``, int64."""
 
 
 class VQTerms(NamedTuple):
@@ -46,7 +31,7 @@ class VQTerms(NamedTuple):
         return -self.reconstruction + self.commitment + self.codebook
 
 
-class VQVAE(nn.Module):
+class VQVAE(CodeModel):
     """z(x) = grid of nearest codes to the encoder's output, p(x) = Σ_z p(z) Π_d p(x_d | z).
 
     Stage 1 trains encoder, codebook and decoder by `terms`; no prior takes part. Stage 2 trains
@@ -92,15 +77,13 @@ class VQVAE(nn.Module):
         n_features: int = 32,
         n_halvings: int = 1,
     ) -> None:
-        super().__init__()
         check_instance(quantizer, VectorQuantizer, "quantizer")
-        self.n_levels = check_count(n_levels, "n_levels", 2)
-        self.n_channels = c = check_count(n_channels, "n_channels")
-        width = check_count(n_features, "n_features")
-        self.n_halvings = check_count(n_halvings, "n_halvings", 0, most=16)
-        self.encoder = downward(c, width, quantizer.dim, self.n_halvings)
+        super().__init__(n_levels, quantizer.n_codes, n_channels, n_halvings)
+        width, dim = check_count(n_features, "n_features"), quantizer.dim
+        self.encoder = downward(self.n_channels, width, dim, self.n_halvings)
         self.quantizer = quantizer
-        self.decoder = upward(quantizer.dim, width, c * self.n_levels, self.n_halvings)
+        n_out = self.n_channels * self.n_levels
+        self.decoder = upward(dim, width, n_out, self.n_halvings)
 
     def terms(self, x: Tensor) -> VQTerms:
         """The terms of stage 1's loss; in training mode the codebook learns from the call."""
@@ -110,7 +93,7 @@ class VQVAE(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """What is quantised, ``(N, C, H, W)`` to ``(N, h, w, dim)``."""
-        check_images(x, self.n_levels, self.n_channels, self.n_halvings)
+        self.check_images(x)
         values = values_of(x, self.n_levels, self.quantizer.codebook.dtype)
         return self.encoder(values).movedim(1, -1)
 
@@ -118,189 +101,9 @@ class VQVAE(nn.Module):
         """z(x), indices ``(N, 1, h, w)``; nothing learns."""
         return self.quantizer.nearest(self.features(x))[:, None]
 
-    def decode(self, z: Tensor) -> Tensor:
-        """The logits of p(x|z), ``(N, 1, h, w)`` to ``(N, n_levels, C, H, W)``."""
-        check_grids(z, self.quantizer.n_codes)
+    def logits_of(self, z: Tensor) -> Tensor:
+        """The logits of p(x|z), ``(N, 1, h, w)`` to ``(N, n_levels, C, H, W)``, unchecked."""
         return self._logits(self.quantizer.codes(z[:, 0]))
 
-    def log_prob_bound(self, x: Tensor, prior: Prior) -> Tensor:
-        """log p(x|z(x)) + log p(z(x)) ≤ log p(x) in nats, ``(N,)``."""
-        check_prior(prior, self.quantizer)
-        z = self.encode(x)
-        return log_likelihood(self.decode(z), x) + prior.log_prob(z)
-
-    def log_joint(self, x: Tensor, z: Tensor, prior: Prior) -> Tensor:
-        """log p(x_n|z_g) + log p(z_g) of all pairs in nats, ``(G, N)`` for G grids."""
-        check_images(x, self.n_levels, self.n_channels, self.n_halvings)
-        check_prior(prior, self.quantizer)
-        log_p = log_softmax(self.decode(z), 1)  # (G, n_levels, C, H, W)
-        if log_p.shape[2:] != x.shape[1:]:
-            raise ValueError(
-                f"z must be grids of images {tuple(x.shape[1:])}, got shape {tuple(z.shape)}"
-            )
-        # Σ_d log p(x_d|z) is linear in the one-hot images: one matrix product for all pairs.
-        hot = one_hot(x.long(), self.n_levels).movedim(-1, 1).flatten(1).to(log_p.dtype)
-        return log_p.flatten(1) @ hot.T + prior.log_prob(z)[:, None]
-
-    @torch.no_grad()
-    def log_prob(self, x: Tensor, prior: Prior) -> Tensor:
-        """log Σ_z p(z) p(x|z) over all K^(h·w) grids in nats, ``(N,)``: exact.
-
-        Raises:
-            ValueError: for more than 100,000 grids, and as for `log_prob_bound`.
-        """
-        check_images(x, self.n_levels, self.n_channels, self.n_halvings)
-        h, w = (side >> self.n_halvings for side in x.shape[2:])
-        grids = all_grids(self.quantizer.n_codes, (h, w)).to(x.device)
-        size = max(1, CHUNK // (self.n_levels * x[0].numel()))
-        parts = [self.log_joint(x, z, prior).logsumexp(0) for z in grids.split(size)]
-        return torch.stack(parts).logsumexp(0)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        size: tuple[int, int],
-        prior: Prior,
-        *,
-        noise: bool = True,
-        generator: Seed | None = None,
-    ) -> Tensor:
-        """n images ``(n, C, H, W)``: z from the prior, x from p(x|z).
-
-        Args:
-            n: how many.
-            size: height and width of an image.
-            prior: p(z).
-            noise: draw x; False takes the likeliest level of each pixel, as pictures often do.
-            generator: a seed or a generator; None takes torch's own.
-        """
-        n = check_count(n, "n")
-        grid = grid_size(size, self.n_halvings)
-        check_prior(prior, self.quantizer)
-        generator = None if generator is None else as_generator(generator)
-        z = prior.sample(n, grid, generator=generator)
-        return levels_of(self.decode(z), noise, generator)
-
     def _logits(self, codes: Tensor) -> Tensor:
-        out = self.decoder(codes.movedim(-1, 1))  # (N, C · n_levels, H, W)
-        return out.unflatten(1, (self.n_channels, self.n_levels)).transpose(1, 2)
-
-
-# --- the networks -----------------------------------------------------------------------------
-
-
-def downward(n_in: int, width: int, n_out: int, n_halvings: int) -> nn.Sequential:
-    """Convolutions that halve the sides n_halvings times: ``(N, n_in, H, W)`` to ``(N, n_out, …)``.
-
-    The last layer but one is 3×3, too: a code is made of more than the pixels that it covers.
-    """
-    down = [nn.Conv2d(width, width, 4, stride=2, padding=1) for _ in range(n_halvings)]
-    return between(n_in, width, n_out, down)
-
-
-def upward(n_in: int, width: int, n_out: int, n_doublings: int) -> nn.Sequential:
-    """The way back: ``(N, n_in, h, w)`` to ``(N, n_out, …)``, sides doubled n_doublings times."""
-    doublings = [
-        nn.ConvTranspose2d(width, width, 4, stride=2, padding=1) for _ in range(n_doublings)
-    ]
-    return between(n_in, width, n_out, doublings)
-
-
-def between(n_in: int, width: int, n_out: int, middle: Sequence[Conv]) -> nn.Sequential:
-    """A 3×3 layer, those in the middle, another 3×3 and a 1×1, with ReLUs between them.
-
-    The weights start as He and others 2015 have them, https://arxiv.org/abs/1502.01852, so that a
-    signal keeps its size. With torch's own start an encoder's output varies by 0.01 between images:
-    one code may then take them all, and the decoder learn to do without.
-    """
-    first, last = nn.Conv2d(n_in, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
-    layers = [first, *middle, last, nn.Conv2d(width, n_out, 1)]
-    for layer in layers:
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    *hidden, _ = chain.from_iterable((layer, nn.ReLU()) for layer in layers)
-    return nn.Sequential(*hidden)
-
-
-# --- images and grids -------------------------------------------------------------------------
-
-
-def values_of(x: Tensor, n_levels: int, dtype: torch.dtype) -> Tensor:
-    """Levels 0 … n_levels − 1 as numbers from −1 to 1."""
-    return x.to(dtype) * (2 / (n_levels - 1)) - 1
-
-
-def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
-    """Σ_d log p(x_d|z) in nats: ``(N, n_levels, C, H, W)``, ``(N, C, H, W)`` to ``(N,)``."""
-    return -cross_entropy(logits, x.long(), reduction="none").sum((1, 2, 3))
-
-
-def levels_of(logits: Tensor, noise: bool, generator: torch.Generator | None) -> Tensor:
-    """Levels drawn from their softmax, or the likeliest: ``(N, n_levels, …)`` to ``(N, …)``."""
-    if not noise:
-        return logits.argmax(1)
-    p = logits.softmax(1).movedim(1, -1)  # (N, …, n_levels)
-    drawn = torch.multinomial(p.flatten(0, -2), 1, generator=generator)
-    return drawn.reshape(p.shape[:-1])
-
-
-def all_grids(n_codes: int, size: tuple[int, int]) -> Tensor:
-    """Every grid of K codes, ``(K^(h·w), 1, h, w)``, int64, the last code running fastest.
-
-    Raises:
-        ValueError: for more than 100,000 of them.
-    """
-    n_codes, (h, w) = check_count(n_codes, "n_codes"), check_size(size)
-    if (n_grids := n_codes ** (h * w)) > MOST_GRIDS:
-        raise ValueError(
-            f"enumeration is for at most {MOST_GRIDS:,} grids of codes, got {n_codes}^{h * w} = "
-            f"{n_grids:,}"
-        )
-    powers = n_codes ** torch.arange(h * w - 1, -1, -1)
-    return (torch.arange(n_grids)[:, None] // powers % n_codes).reshape(-1, 1, h, w)
-
-
-def grid_size(size: tuple[int, int], n_halvings: int) -> tuple[int, int]:
-    """Height and width of the grid of codes of an image of a size."""
-    height, width = check_size(size)
-    if height % 2**n_halvings or width % 2**n_halvings:
-        raise ValueError(
-            f"size must be divisible by 2^n_halvings = {2**n_halvings}, got {height} x {width}"
-        )
-    return height >> n_halvings, width >> n_halvings
-
-
-def check_size(size: Any) -> tuple[int, int]:
-    """The size as two ints; a ValueError unless it is a height and a width of at least 1."""
-    sides = tuple(size) if isinstance(size, Iterable) else ()
-    if len(sides) != 2:
-        raise ValueError(f"size must be a height and a width, (H, W), got {size!r}")
-    return check_count(sides[0], "size's height"), check_count(sides[1], "size's width")
-
-
-def check_images(x: Tensor, n_levels: int, n_channels: int, n_halvings: int) -> None:
-    """Raise a ValueError unless x is a batch ``(N, C, H, W)`` of levels with sides to halve."""
-    check_tensor(x, "x")
-    if x.ndim != 4 or x.shape[1] != n_channels:
-        raise ValueError(f"x must have shape (N, {n_channels}, H, W), got shape {tuple(x.shape)}")
-    if x.numel() == 0:
-        raise ValueError(f"x must hold pixels, got an empty batch of shape {tuple(x.shape)}")
-    grid_size((x.shape[2], x.shape[3]), n_halvings)
-    check_integers(x, 0, n_levels - 1, "x")
-
-
-def check_grids(z: Tensor, n_codes: int, name: str = "z") -> None:
-    """Raise a ValueError unless z is a batch ``(N, 1, h, w)`` of indices."""
-    check_tensor(z, name)
-    if z.ndim != 4 or z.shape[1] != 1 or z.numel() == 0:
-        raise ValueError(f"{name} must have shape (N, 1, h, w), got shape {tuple(z.shape)}")
-    check_integers(z, 0, n_codes - 1, name)
-
-
-def check_prior(prior: Prior, quantizer: VectorQuantizer, name: str = "prior") -> None:
-    """Raise a ValueError unless the prior is over the codes of a quantiser."""
-    n_levels = getattr(prior, "n_levels", None)
-    if n_levels != quantizer.n_codes:
-        raise ValueError(
-            f"{name} must have n_levels = {quantizer.n_codes}, the number of codes, got {n_levels}"
-        )
+        return pixel_logits(self.decoder(codes.movedim(-1, 1)), self.n_channels)
