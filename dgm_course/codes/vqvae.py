@@ -63,6 +63,7 @@ class VQVAE(CodeModel):
     Omits: classes; residual blocks; decoders with a noise of their own.
 
     Example:
+        >>> import torch
         >>> model = VQVAE(17, VectorQuantizer(32, 8))
         >>> model.encode(torch.zeros(2, 1, 8, 8, dtype=torch.long)).shape
         torch.Size([2, 1, 4, 4])
