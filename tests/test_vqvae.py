@@ -44,7 +44,7 @@ def test_the_encoder_gets_the_decoders_gradient_and_its_commitment():
     found = torch.autograd.grad(model.terms(x).loss.sum(), [*model.encoder.parameters()])
     h = model.features(x)
     e = model.quantizer.codes(model.encode(x)[:, 0]).detach().requires_grad_()
-    logits = model.decoder(e.movedim(-1, 1)).unflatten(1, (1, LEVELS)).transpose(1, 2)
+    logits = model.decoder(e.movedim(-1, 1)).unflatten(1, (LEVELS, 1))
     log_p = torch.log_softmax(logits, 1).gather(1, x[:, None]).sum()
     (by_decoder,) = torch.autograd.grad(-log_p, e)
     handed = by_decoder + 2 * 0.5 * (h - e).detach()

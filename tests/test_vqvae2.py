@@ -39,8 +39,8 @@ def priors():
     p_top = IndependentPixels(torch.tensor([[[[0], [1]]], [[[2], [1]]]]), 3).double()
     p_bottom = GatedPixelCNN(2, n_features=4, n_layers=2, n_context=3).double()
     with torch.no_grad():
-        for p in p_bottom.parameters():
-            p.mul_(2)
+        for name, p in p_bottom.named_parameters():
+            p.mul_(20 if "of_context" in name else 2)
     return p_top, p_bottom
 
 
@@ -128,6 +128,28 @@ def test_samples_follow_the_model():
     assert ((found - p).abs() < 5 * (p * (1 - p) / n).sqrt() + 1e-4).all()
     assert torch.equal(x, model.sample(n, (2, 2), p_top, p_bottom, generator=0))
     assert model.sample(3, (2, 4), p_top, p_bottom, noise=False).shape == (3, 1, 2, 4)
+
+
+@torch.no_grad()
+def test_each_bottom_is_drawn_given_its_own_top():
+    """Priors that return what they are told to: grids that differ between the samples."""
+    model, tops = make(), torch.tensor([0, 2, 1]).view(3, 1, 1, 1)
+    told = []
+
+    class Given:
+        n_levels = 3
+
+        def sample(self, n, size, *, generator, context=None):
+            told.append((size, context))
+            return tops if context is None else tops.clamp_max(1).expand(3, 1, 2, 2)
+
+    bottom = Given()
+    bottom.n_levels = 2
+    x = model.sample(3, (2, 2), Given(), bottom, noise=False)
+    assert torch.equal(told[1][1], model.context(tops))
+    assert [size for size, _ in told] == [(1, 1), (2, 2)]
+    codes = Codes(tops, tops.clamp_max(1).expand(3, 1, 2, 2))
+    assert torch.equal(x, model.decode(codes).argmax(1))
 
 
 @pytest.mark.parametrize(("n_halvings", "n_channels"), [(0, 1), (1, 3)])

@@ -177,8 +177,8 @@ def values_of(x: Tensor, n_levels: int, dtype: torch.dtype) -> Tensor:
 
 
 def pixel_logits(out: Tensor, n_channels: int) -> Tensor:
-    """A network's output, channel by channel, ``(N, C · n_levels, H, W)``, as logits."""
-    return out.unflatten(1, (n_channels, -1)).transpose(1, 2)  # (N, n_levels, C, H, W)
+    """A network's output, ``(N, n_levels · C, H, W)``, as logits ``(N, n_levels, C, H, W)``."""
+    return out.unflatten(1, (-1, n_channels))
 
 
 def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
