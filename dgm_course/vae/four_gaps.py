@@ -72,7 +72,7 @@ def four_gaps(
 
     Returns:
         Parts without gradients. The first and the third are at least 0, the others are so up to
-        the error of the sums, and the decoder's up to none.
+        0.001 nats, the error of their sums.
 
     Raises:
         ValueError: for more than two features or latents, a model or data of other features,
@@ -110,6 +110,11 @@ def four_gaps(
             f"n_codes must be larger than {n_codes}: so many give E log p(x) off by {off:.2g} nats"
         )
     best = log_mixture(log_likelihood, best_prior(log_likelihood, share, start, tolerance))
+    # E_π[p/π] ≤ 1 of a density p, by Jensen at least e^(−decoder): no p may fit the nodes alone.
+    if not (mass := (share @ (best - log_density).exp()).item()) <= 1.001:
+        raise ValueError(
+            f"n_data must be larger than {n_data}: under the best prior the nodes' mass is {mass:g}"
+        )
     best_mean, own_mean = share @ best, share @ log_p.double()
     best_mean = torch.maximum(best_mean, own_mean)  # p(z) itself is one of the priors
     return FourGaps(
