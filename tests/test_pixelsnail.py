@@ -177,6 +177,7 @@ def test_a_pixel_outside_the_image_is_refused():
     for pixel, words in [
         ((3, 0), "pixel's row must be at most 2, got 3"),
         ((0, 4), "pixel's column must be at most 3, got 4"),
+        (5, r"pixel must be a row and a column, \(i, j\), got 5"),
         ((-1, 0), "pixel's row must be an int of at least 0, got -1"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import cast
 
 import torch
@@ -26,8 +27,10 @@ from dgm_course.checks import check_count
 class Stream(nn.Module):
     """L gated residual layers, a halving, L layers, a doubling, L layers with shortcuts.
 
-    Each layer hears what it is given besides: layer l of the last L the output of layer L + 1 − l
-    of the first, and in the second stream each the same layer of the first stream.
+    A layer hears more than its input: layer l of the last L the output of layer L + 1 − l of the
+    first, its shortcut; and in the second stream, each the same layer of the first stream.
+
+    Source: Salimans et al. 2017, sections 2.3 to 2.5, https://arxiv.org/abs/1701.05517.
 
     Args:
         n_channels: channels C of the image.
@@ -56,16 +59,16 @@ class Stream(nn.Module):
 
     def forward(self, values: Tensor, heard: Sequence[Tensor] = ()) -> list[Tensor]:
         outputs: list[Tensor] = []
+        hears = iter(heard)  # layer by layer; the first stream hears nothing
         x = self.entrance(values)
         for layer in self.down:
-            outputs.append(x := layer(x, *heard[len(outputs) :][:1]))
+            outputs.append(x := layer(x, next(hears, None)))
         x = self.to_half(x)
         for layer in self.middle:
-            outputs.append(x := layer(x, *heard[len(outputs) :][:1]))
+            outputs.append(x := layer(x, next(hears, None)))
         x = self.to_full(x)
         for layer, shortcut in zip(self.up, outputs[len(self.down) - 1 :: -1], strict=True):
-            extra = torch.cat([*heard[len(outputs) :][:1], shortcut], 1)
-            outputs.append(x := layer(x, extra))
+            outputs.append(x := layer(x, torch.cat([*islice(hears, 1), shortcut], 1)))
         return outputs
 
 
@@ -73,10 +76,9 @@ class PixelCNNPlusPlus(ImageModel):
     """p(xᵢ | x₍<ᵢ₎) = Σₖ πₖ [σ(bₖ) − σ(aₖ)], its numbers from two streams that halve once.
 
     L layers at the image's size, a halving, L layers, a doubling, L layers that each hear, by a
-    shortcut, one of the first L. One stream knows the rows above, the other, which hears it,
-    every earlier pixel; the image
-    is shifted at the entrance and no kernel looks ahead. At half size, the feature of a block of
-    2 × 2 pixels knows pixels before the block's first.
+    shortcut, one of the first L. One stream knows the rows above; the other, which hears it, every
+    earlier pixel. The image is shifted at the entrance, and no kernel looks ahead. At half size,
+    the feature of a block of 2 × 2 pixels knows pixels before the block's first.
 
     The channels of a pixel come under one component, whose means move linearly with the channels
     before (`LogisticMixture`). `log_prob` forms the observed level's probability alone; `forward`

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu, pad, scaled_dot_product_attention
 
-from dgm_course.autoregressive.image_model import ImageModel, check_images
+from dgm_course.autoregressive.image_model import ImageModel, check_images, check_pixel
 from dgm_course.autoregressive.masked import CachedConv, MaskedConv2d
 from dgm_course.autoregressive.sampling import Cache
 from dgm_course.autoregressive.shifted import (
@@ -175,11 +175,11 @@ class PixelSNAIL(ImageModel):
             ValueError: for bad images, or a pixel outside them.
         """
         check_images(x, self.n_levels, self.n_channels)
-        place = place_of(pixel, (x.shape[2], x.shape[3]))
+        (i, j), width = check_pixel(pixel, (x.shape[2], x.shape[3])), x.shape[3]
         values = self.values_of(x)
         h, found = self.entrance(values), []
         for block in self.blocks:
-            found.append(block.attention.weights(block.near(h), values, place))
+            found.append(block.attention.weights(block.near(h), values, i * width + j))
             h = block(h, values)
         return torch.stack(found, 1)
 
@@ -267,12 +267,6 @@ class PixelSNAILCache:
             self.entrance.put(j, self.values)
             for attention, h in zip(self.attention, self.of_blocks, strict=True):
                 attention.put(h, self.values, self.places[:, :, self.row, j])
-
-
-def place_of(pixel: tuple[int, int], size: tuple[int, int]) -> int:
-    """The number of the pixels before that one; a ValueError unless it is in the image."""
-    i = check_count(pixel[0], "pixel's row", 0, size[0] - 1)
-    return i * size[1] + check_count(pixel[1], "pixel's column", 0, size[1] - 1)
 
 
 def places(h: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ recurrent model sees ends at the image's edges only, so it is asked for in an im
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,12 @@ from torch.nn.functional import pad
 
 from dgm_course.autoregressive.diagonal_bilstm import DiagonalBiLSTMLayer
 from dgm_course.autoregressive.gated import GatedPixelCNN
-from dgm_course.autoregressive.image_model import ImageModel, check_size, random_conditions
+from dgm_course.autoregressive.image_model import (
+    ImageModel,
+    check_pixel,
+    check_size,
+    random_conditions,
+)
 from dgm_course.autoregressive.pixel_rnn import PixelRNN
 from dgm_course.autoregressive.pixelcnn import MaskedStack
 from dgm_course.autoregressive.pixelcnn_plus_plus import PixelCNNPlusPlus, Stream, check_even
@@ -230,13 +235,8 @@ def visible_by_diagonal_bilstm(
 def _one_pixel(size: tuple[int, int], pixel: Pixel) -> Tensor:
     """``(H, W)``, True at the pixel alone; a ValueError unless it lies within the image."""
     height, width = check_size(size)
-    place = tuple(pixel) if isinstance(pixel, Iterable) else ()
-    if len(place) != 2:
-        raise ValueError(f"pixel must be a row and a column, (i, j), got {pixel!r}")
-    i = check_count(place[0], "pixel's row", 0, height - 1)
-    j = check_count(place[1], "pixel's column", 0, width - 1)
     field = torch.zeros(height, width, dtype=torch.bool)
-    field[i, j] = True
+    field[check_pixel(pixel, (height, width))] = True
     return field
 
 
