@@ -43,7 +43,7 @@ NETWORKS = {
     "window-1": lambda: WindowPixelCNN(3, window=1, n_features=8, n_layers=2),
     "window-2-context": lambda: WindowPixelCNN(3, window=2, n_features=6, n_context=2),
     "window-rgb-context": lambda: WindowPixelCNN(
-        2, window=1, n_channels=3, n_features=7, n_layers=2, n_context=1
+        2, window=1, n_channels=3, n_features=10, n_layers=2, n_context=1
     ),
 }
 # No pixel sees another.

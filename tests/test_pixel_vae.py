@@ -318,7 +318,7 @@ def test_bounds_and_samples_against_the_exact_log_p():
         assert (model.elbo(x, 2000).elbo < log_p + 0.02).all()
         found = log_prob_by_importance(model, x, 2000)
     assert ((found.value - log_p).abs() < 5 * found.standard_error).all()
-    assert found.standard_error.max() < 0.1
+    assert found.standard_error.max() < 0.2
 
 
 def test_a_prior_that_is_a_flow_is_trained_with_the_rest():

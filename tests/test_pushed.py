@@ -23,7 +23,7 @@ def flow(dim, conditioned_on="data"):
     return FlowModel(standard_normal(dim), layers)
 
 
-def random(model, scale=0.5, seed=1):
+def random(model, scale=0.4, seed=1):
     torch.manual_seed(seed)
     model.double()
     with torch.no_grad():
