@@ -1,6 +1,7 @@
 def free_bits_of(kl: str) -> str:
     """Exercise 4: the mean reconstruction less what is charged."""
-    return f"def free_bits_of(reconstruction, kl, threshold):\n    return reconstruction.mean() - {kl}"
+    head = "def free_bits_of(reconstruction, kl, threshold):"
+    return f"{head}\n    return reconstruction.mean() - {kl}"
 
 
 def push(u: str, log_q: str) -> str:
