@@ -15,6 +15,7 @@ from dgm_course.autoregressive import (
     PixelSNAIL,
     RowLSTM,
     Uniform,
+    WindowPixelCNN,
 )
 from dgm_course.autoregressive.image_model import random_conditions
 
@@ -61,12 +62,25 @@ NETWORKS = {
     "snail-two-heads": lambda: PixelSNAIL(4, n_features=6, n_layers=1, n_heads=2),
     "snail-rgb": lambda: PixelSNAIL(2, n_channels=3, n_features=7, n_layers=1),
     "snail-two-channels": lambda: PixelSNAIL(5, n_channels=2, n_features=6, n_layers=2, n_heads=3),
+    "window-1": lambda: WindowPixelCNN(3, window=1, n_features=8, n_layers=2),
+    "window-2-context": lambda: WindowPixelCNN(3, window=2, n_features=6, n_context=2),
+    "window-rgb-context": lambda: WindowPixelCNN(
+        2, window=1, n_channels=3, n_features=10, n_layers=2, n_context=1
+    ),
+}
+# No pixel sees another.
+CLOSED = {
+    "window-0": lambda: WindowPixelCNN(3, window=0, n_features=6),
+    "window-0-context": lambda: WindowPixelCNN(3, window=0, n_features=6, n_context=2),
+    "window-0-rgb-context": lambda: WindowPixelCNN(
+        2, window=0, n_channels=3, n_features=7, n_context=2
+    ),
 }
 BASELINES = {
     "uniform": lambda: Uniform(3),
     "uniform-rgb": lambda: Uniform(2, 3),
 }
-MODELS = NETWORKS | BASELINES
+MODELS = NETWORKS | CLOSED | BASELINES
 
 
 def strong(model: ImageModel, seed: int = 0, scale: float = 2.0) -> ImageModel:

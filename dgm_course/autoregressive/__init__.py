@@ -32,6 +32,7 @@ from dgm_course.autoregressive.receptive_field import (
     visible_pixels,
 )
 from dgm_course.autoregressive.row_lstm import RowLSTM
+from dgm_course.autoregressive.window import WindowPixelCNN
 from dgm_course.causality import CausalityError
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "PixelSNAIL",
     "RowLSTM",
     "Uniform",
+    "WindowPixelCNN",
     "all_images",
     "blind_pixels",
     "causal_mask",

@@ -13,7 +13,67 @@ from dgm_course.autoregressive.sampling import Cache
 from dgm_course.checks import check_count
 
 
-class PixelCNN(ImageModel):
+class MaskedStack(ImageModel):
+    """h₁ = A(x), hₗ = hₗ₋₁ + Bₗ(relu hₗ₋₁), logits = two 1×1 layers: what `PixelCNN` is made of.
+
+    A subclass is a choice of kernels.
+
+    Args:
+        n_levels, n_channels, n_context: as for `ImageModel`.
+        n_features: features F of every layer, at least C.
+        kernel_sizes: of A and of every B, odd.
+    """
+
+    def __init__(
+        self,
+        n_levels: int,
+        n_channels: int,
+        n_features: int,
+        kernel_sizes: Sequence[int],
+        n_context: int | None,
+    ) -> None:
+        super().__init__(n_levels, n_channels, n_context=n_context)
+
+        def conv(n_in: int, n_out: int, k: int, mask_type: str = "B") -> MaskedConv2d:
+            return MaskedConv2d(n_in, n_out, k, mask_type, n_channels=n_channels)
+
+        self.first = conv(n_channels, n_features, kernel_sizes[0], "A")
+        residual = [conv(n_features, n_features, k) for k in kernel_sizes[1:]]
+        head = [conv(n_features, n_features, 1), conv(n_features, n_channels * n_levels, 1)]
+        # Lists of modules, typed by what is in them.
+        self.residual = cast("Sequence[MaskedConv2d]", nn.ModuleList(residual))
+        self.head = cast("Sequence[MaskedConv2d]", nn.ModuleList(head))
+        of_context = [] if n_context is None else [n_context] * len(kernel_sizes)
+        self.of_context = nn.ModuleList(nn.Conv2d(f, n_features, 1, bias=False) for f in of_context)
+
+    def logits_of(
+        self, values: Tensor, labels: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
+        of_c = self.context_terms(context)  # Vₗ c, (N, F, H, W) each
+        h = self.first(values) + of_c[0]  # (N, F, H, W)
+        for layer, term in zip(self.residual, of_c[1:], strict=True):
+            h = h + layer(h.relu()) + term
+        for layer in self.head:
+            h = layer(h.relu())  # last: (N, C · n_levels, H, W), channel by channel
+        return h.unflatten(1, (self.n_channels, self.n_levels)).transpose(1, 2)
+
+    def context_terms(self, context: Tensor | None) -> list[Tensor]:
+        """Vₗ c ``(N, F, H, W)`` of each layer; zeros ``(1, 1, 1, 1)`` without a context."""
+        if context is None:
+            return [self.like.new_zeros(1, 1, 1, 1)] * (1 + len(self.residual))
+        return [layer(context) for layer in self.of_context]
+
+    def cache(
+        self,
+        n: int,
+        size: tuple[int, int],
+        labels: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Cache:
+        return MaskedStackCache(self, n, size, context)
+
+
+class PixelCNN(MaskedStack):
     """h₁ = A(x), hₗ = hₗ₋₁ + Bₗ(relu hₗ₋₁), logits = two 1×1 layers, each after a relu.
 
     A and B are masked k×k convolutions of those types. With a context c, Vₗ c is added to every
@@ -51,53 +111,16 @@ class PixelCNN(ImageModel):
         kernel_size: int = 3,
         n_context: int | None = None,
     ) -> None:
-        super().__init__(n_levels, n_channels, n_context=n_context)
         check_depth(n_features, n_layers, kernel_size)
-
-        def conv(n_in: int, n_out: int, k: int, mask_type: str = "B") -> MaskedConv2d:
-            return MaskedConv2d(n_in, n_out, k, mask_type, n_channels=n_channels)
-
-        self.first = conv(n_channels, n_features, kernel_size, "A")
-        residual = [conv(n_features, n_features, kernel_size) for _ in range(n_layers - 1)]
-        head = [conv(n_features, n_features, 1), conv(n_features, n_channels * n_levels, 1)]
-        # Lists of modules, typed by what is in them.
-        self.residual = cast("Sequence[MaskedConv2d]", nn.ModuleList(residual))
-        self.head = cast("Sequence[MaskedConv2d]", nn.ModuleList(head))
-        of_context = [] if n_context is None else [n_context] * n_layers
-        self.of_context = nn.ModuleList(nn.Conv2d(f, n_features, 1, bias=False) for f in of_context)
-
-    def logits_of(
-        self, values: Tensor, labels: Tensor | None = None, context: Tensor | None = None
-    ) -> Tensor:
-        of_c = self.context_terms(context)  # Vₗ c, (N, F, H, W) each
-        h = self.first(values) + of_c[0]  # (N, F, H, W)
-        for layer, term in zip(self.residual, of_c[1:], strict=True):
-            h = h + layer(h.relu()) + term
-        for layer in self.head:
-            h = layer(h.relu())  # last: (N, C · n_levels, H, W), channel by channel
-        return h.unflatten(1, (self.n_channels, self.n_levels)).transpose(1, 2)
-
-    def context_terms(self, context: Tensor | None) -> list[Tensor]:
-        """Vₗ c ``(N, F, H, W)`` of each layer; zeros ``(1, 1, 1, 1)`` without a context."""
-        if context is None:
-            return [self.like.new_zeros(1, 1, 1, 1)] * (1 + len(self.residual))
-        return [layer(context) for layer in self.of_context]
-
-    def cache(
-        self,
-        n: int,
-        size: tuple[int, int],
-        labels: Tensor | None = None,
-        context: Tensor | None = None,
-    ) -> Cache:
-        return PixelCNNCache(self, n, size, context)
+        kernel_sizes = [kernel_size] * n_layers
+        super().__init__(n_levels, n_channels, n_features, kernel_sizes, n_context)
 
 
-class PixelCNNCache:
-    """`Cache` of a `PixelCNN`."""
+class MaskedStackCache:
+    """`Cache` of a `MaskedStack`."""
 
     def __init__(
-        self, model: PixelCNN, n: int, size: tuple[int, int], context: Tensor | None
+        self, model: MaskedStack, n: int, size: tuple[int, int], context: Tensor | None
     ) -> None:
         self.model = model
         self.convs = [CachedConv(conv, n, size[1]) for conv in (model.first, *model.residual)]

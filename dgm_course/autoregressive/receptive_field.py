@@ -22,7 +22,7 @@ from dgm_course.autoregressive.image_model import (
     random_conditions,
 )
 from dgm_course.autoregressive.pixel_rnn import PixelRNN
-from dgm_course.autoregressive.pixelcnn import PixelCNN
+from dgm_course.autoregressive.pixelcnn import MaskedStack
 from dgm_course.autoregressive.pixelcnn_plus_plus import PixelCNNPlusPlus, Stream, check_even
 from dgm_course.autoregressive.pixelsnail import PixelSNAIL
 from dgm_course.autoregressive.row_lstm import RowLSTMLayer
@@ -54,14 +54,18 @@ def compose(masks: Sequence[Tensor]) -> Tensor:
     return field
 
 
-def visible_pixels(model: PixelCNN | GatedPixelCNN) -> Tensor:
+def visible_pixels(model: MaskedStack | GatedPixelCNN) -> Tensor:
     """The pixels that reach a pixel's logits by some chain of open weights, from the masks alone.
 
     Of several channels, a pixel is seen if one of them is: the pixel itself then is, too.
 
-    Shapes: bool ``(2R + 1, 2R + 1)``, R = r L, the pixel itself in the middle.
+    Args:
+        model: a `PixelCNN`, a `WindowPixelCNN` or a `GatedPixelCNN`.
+
+    Shapes: bool ``(2R + 1, 2R + 1)``, R the sum of the layers' half-widths, the pixel itself in the
+    middle.
     """
-    if isinstance(model, PixelCNN):
+    if isinstance(model, MaskedStack):
         return compose([_open(layer.mask) for layer in (model.first, *model.residual)])
     check_instance(model, GatedPixelCNN, "model")
     radius = sum(layer.vertical.mask.shape[3] // 2 for layer in model.layers)
@@ -75,7 +79,7 @@ def visible_pixels(model: PixelCNN | GatedPixelCNN) -> Tensor:
     return of_v | of_h
 
 
-def visible_by_gradient(model: PixelCNN | GatedPixelCNN, *, seed: int = 0) -> Tensor:
+def visible_by_gradient(model: MaskedStack | GatedPixelCNN, *, seed: int = 0) -> Tensor:
     """The pixels in which one pixel's logits have a gradient that is not 0, as `visible_pixels`.
 
     From a copy in float64, over 8 random images; a pixel that only relus at rest lead to is missed.

@@ -4,6 +4,7 @@ from dgm_course.vae.aggregated_posterior import AggregatedPosterior
 from dgm_course.vae.autoregressive_decoder import AutoregressiveVAE
 from dgm_course.vae.collapse import active_units, activity
 from dgm_course.vae.flow_posterior import FlowPosterior
+from dgm_course.vae.four_gaps import FourGaps, best_prior, four_gaps
 from dgm_course.vae.gaps import Gaps, gaussian_elbo, split_gap
 from dgm_course.vae.gaussian_vae import GaussianVAE
 from dgm_course.vae.gradients import (
@@ -31,6 +32,8 @@ from dgm_course.vae.objectives import (
     log_prob_by_importance,
     log_prob_by_quadrature,
 )
+from dgm_course.vae.pixel_vae import PixelVAE
+from dgm_course.vae.pushed import PushedVAE
 from dgm_course.vae.surgery import (
     KLDecomposition,
     decompose_kl,
@@ -46,6 +49,7 @@ __all__ = [
     "ElboTerms",
     "ExplicitPosterior",
     "FlowPosterior",
+    "FourGaps",
     "Gaps",
     "GaussianVAE",
     "HierarchicalVAE",
@@ -53,17 +57,21 @@ __all__ = [
     "LatentVariableModel",
     "LinearVAE",
     "LogProbability",
+    "PixelVAE",
     "Posterior",
+    "PushedVAE",
     "ToyModel",
     "active_units",
     "activity",
     "annealed_beta",
+    "best_prior",
     "beta_elbo",
     "binary_codes",
     "decompose_kl",
     "elbo_by_quadrature",
     "energy_plus_entropy",
     "evidence_minus_posterior_kl",
+    "four_gaps",
     "free_bits",
     "gaussian_elbo",
     "gradient_by_enumeration",

@@ -16,7 +16,12 @@ from dgm_course.checks import (
     check_tensor,
     values_are_checked,
 )
-from dgm_course.vae.latent_variable_model import Flow, FlowPrior, LatentVariableModel, check_prior
+from dgm_course.vae.latent_variable_model import (
+    Flow,
+    LatentVariableModel,
+    as_distribution,
+    check_prior,
+)
 
 Likelihood = Literal["gaussian", "bernoulli", "categorical"]
 Noise = Literal["fixed", "shared", "diagonal", "network"]
@@ -110,9 +115,7 @@ class GaussianVAE(LatentVariableModel):
     @property
     def prior(self) -> Distribution:
         """p(z), of event shape ``(M,)``."""
-        if self._prior is None:
-            return super().prior
-        return self._prior if isinstance(self._prior, Distribution) else FlowPrior(self._prior)
+        return super().prior if self._prior is None else as_distribution(self._prior)
 
     def start_at(self, mean: Tensor, variance: Tensor) -> GaussianVAE:
         """Start a Gaussian decoder at N(mean, diag variance), the data's moments, and no use of z.

@@ -166,6 +166,11 @@ def check_prior(prior: Any, z_dim: int) -> None:
         )
 
 
+def as_distribution(prior: Distribution | Flow) -> Distribution:
+    """The prior that a model was given, as a distribution over codes."""
+    return prior if isinstance(prior, Distribution) else FlowPrior(prior)
+
+
 def exact_kl(q: Distribution, prior: Distribution) -> Tensor | None:
     """KL(q(z|x) ‖ p(z)) ``(N,)`` in closed form, or None where torch.distributions has none."""
     if q.event_shape != prior.event_shape:  # of which one could be broadcast to the other
