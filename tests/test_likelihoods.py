@@ -68,6 +68,14 @@ def test_trained_rows_agree_with_what_lecture_5_stores(maker):
     assert abs(row.nats.value - nats.value) < nats.standard_error
 
 
+def test_rows_of_lecture_12_are_those_of_its_stored_table():
+    stored = results("pixel_models")
+    for name in ("Row LSTM", "Diagonal BiLSTM", "PixelCNN++", "PixelSNAIL"):
+        row, nats = table()[name], stored[f"{name}/nats"][0]
+        assert row.n_parameters == stored[f"{name}/parameters"]
+        assert abs(row.nats.value - nats.mean()) < row.nats.standard_error
+
+
 def test_one_row_is_made_and_the_others_kept(maker, monkeypatch, tmp_path, capsys):
     out = tmp_path / "table.csv"
     out.write_bytes(LIKELIHOODS.read_bytes())
