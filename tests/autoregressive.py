@@ -6,10 +6,14 @@ import torch
 from torch import Tensor
 
 from dgm_course.autoregressive import (
+    DiagonalBiLSTM,
     GatedPixelCNN,
     ImageModel,
     IndependentPixels,
     PixelCNN,
+    PixelCNNPlusPlus,
+    PixelSNAIL,
+    RowLSTM,
     Uniform,
     WindowPixelCNN,
 )
@@ -40,6 +44,24 @@ NETWORKS = {
     "gated-rgb-classes-context": lambda: GatedPixelCNN(
         2, n_channels=3, n_features=9, n_layers=2, n_classes=2, n_context=3
     ),
+    "row-lstm": lambda: RowLSTM(3, n_features=5, n_layers=2),
+    "row-lstm-5": lambda: RowLSTM(4, n_features=3, n_layers=1, kernel_size=5),
+    "row-lstm-rgb": lambda: RowLSTM(2, n_channels=3, n_features=4, n_layers=2),
+    "row-lstm-two-channels": lambda: RowLSTM(5, n_channels=2, n_features=3, n_layers=1),
+    "bilstm": lambda: DiagonalBiLSTM(3, n_features=5, n_layers=2),
+    "bilstm-5": lambda: DiagonalBiLSTM(4, n_features=3, n_layers=1, kernel_size=5),
+    "bilstm-rgb": lambda: DiagonalBiLSTM(2, n_channels=3, n_features=4, n_layers=2),
+    "bilstm-two-channels": lambda: DiagonalBiLSTM(5, n_channels=2, n_features=5, n_layers=1),
+    "plus-plus": lambda: PixelCNNPlusPlus(3, n_features=5, n_layers=1, n_components=3),
+    "plus-plus-deep": lambda: PixelCNNPlusPlus(4, n_features=3, n_layers=2, n_components=1),
+    "plus-plus-rgb": lambda: PixelCNNPlusPlus(2, n_channels=3, n_features=4, n_layers=1),
+    "plus-plus-two-channels": lambda: PixelCNNPlusPlus(
+        2, n_channels=2, n_features=3, n_layers=2, n_components=2
+    ),
+    "snail": lambda: PixelSNAIL(3, n_features=6, n_layers=2),
+    "snail-two-heads": lambda: PixelSNAIL(4, n_features=6, n_layers=1, n_heads=2),
+    "snail-rgb": lambda: PixelSNAIL(2, n_channels=3, n_features=7, n_layers=1),
+    "snail-two-channels": lambda: PixelSNAIL(5, n_channels=2, n_features=6, n_layers=2, n_heads=3),
     "window-1": lambda: WindowPixelCNN(3, window=1, n_features=8, n_layers=2),
     "window-2-context": lambda: WindowPixelCNN(3, window=2, n_features=6, n_context=2),
     "window-rgb-context": lambda: WindowPixelCNN(
@@ -74,6 +96,13 @@ def strong(model: ImageModel, seed: int = 0, scale: float = 2.0) -> ImageModel:
 def make(name: str, seed: int = 0) -> ImageModel:
     torch.manual_seed(seed)
     return strong(MODELS[name](), seed)
+
+
+def fitting(model: ImageModel, size: tuple[int, int]) -> tuple[int, int]:
+    """The size; for a model that halves its images, the next one of even sides."""
+    if not isinstance(model, PixelCNNPlusPlus):
+        return size
+    return size[0] + size[0] % 2, size[1] + size[1] % 2
 
 
 def images(model: ImageModel, n: int, size: tuple[int, int], seed: int = 0) -> Tensor:

@@ -12,6 +12,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 from dgm_course import causality, data, losses, probability
 from dgm_course.autoregressive import GatedPixelCNN, IndependentPixels, PixelCNN, Uniform
 from dgm_course.checks import MOST, check_count, check_number
+from dgm_course.codes import VQVAE, VQVAE2, DiscreteVAE, GumbelSoftmax, VectorQuantizer
 from dgm_course.density_ratio import (
     MLP,
     DensityRatio,
@@ -75,6 +76,8 @@ PIXELS = PixelCNN(4, n_features=4, n_layers=2)
 CLASSES = GatedPixelCNN(4, n_features=4, n_layers=2, n_classes=3)
 IMAGES = torch.zeros(2, 1, 3, 3, dtype=torch.long)
 MIXTURE = GaussianMixture(1).fit(X)
+CODES = VectorQuantizer(4, 2)
+VQ = VQVAE(4, CODES, n_features=4, n_halvings=0)
 WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
 
 
@@ -111,6 +114,13 @@ WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
         (lambda n: WAVENET.sample(n, 5), "n"),
         (lambda n: WAVENET.sample(2, n), "length"),
         (lambda n: CHAIN.sample(2, n), "length"),
+        (lambda n: VectorQuantizer(n, 2), "n_codes"),
+        (lambda n: VectorQuantizer(4, n), "dim"),
+        (lambda n: VQVAE(4, CODES, n_features=n), "n_features"),
+        (lambda n: VQVAE2(4, CODES, CODES, n_features=n), "n_features"),
+        (lambda n: DiscreteVAE(4, n), "n_codes"),
+        (lambda n: VQ.sample(n, (3, 3), Uniform(4)), "n"),
+        (GumbelSoftmax(X).rsample, "n_samples"),
         (data.LaggedProcess, "lag"),
         (data.Chirps, "period"),
     ],
@@ -128,6 +138,7 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
         (lambda v: IndependentPixels(IMAGES, 4, v), "smoothing"),
         (lambda v: AutoregressiveFlow(2, limit=v), "limit"),
         (lambda v: GaussianVAE(2, 1, noise_scale=v), "noise_scale"),
+        (lambda v: GumbelSoftmax(X, v), "temperature"),
         (lambda v: Logistic(ridge=v), "ridge"),
         (lambda v: log_prob_by_quadrature(VAE, X, limit=v), "limit"),
         (lambda v: data.log_normaliser("U1", box=math.inf if v is None else v), "box"),
@@ -172,6 +183,11 @@ TENSORS = [
     (lambda x: kl_to_prior(X, X, x), X, "z_prior"),
     (total_correlation, X, "z"),
     (collapse_costs, torch.eye(2), "covariance"),
+    (CODES, X, "h"),
+    (CODES.perplexity, IMAGES, "indices"),
+    (VQ.terms, IMAGES, "x"),
+    (VQ.decode, IMAGES, "z"),
+    (GumbelSoftmax, X, "logits"),
     (WAVENET, X, "x"),
     (lambda x: WAVENET.sample(6, 3, x), X, "given"),
     (CHAIN.log_prob, IMAGES[:, 0, 0], "x"),

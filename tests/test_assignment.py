@@ -141,6 +141,18 @@ def dgm(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["assignment", *map(str, arguments)])
 
 
+@pytest.mark.parametrize("command", ["run", "release"])
+@pytest.mark.parametrize("text", ["", '{"cells": [', "[1]", '{"cells": [], "nbformat": 3}'])
+def test_a_damaged_source_is_named(command: str, text: str, tmp_path: Path) -> None:
+    source = tmp_path / "mine" / "source" / "mine.ipynb"
+    source.parent.mkdir(parents=True)
+    source.write_text(text, encoding="utf-8")
+    result = dgm(command, "mine", "--assignments", tmp_path)
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: {source}: ")
+    assert len(result.output.splitlines()) == 1
+
+
 def handed_in(folder: Path, change: Callable[[Any], object]) -> Path:
     """A copy of the release, changed."""
     notebook = nbformat.read(RELEASE, 4)

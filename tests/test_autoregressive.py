@@ -9,9 +9,11 @@ from torch.distributions import Categorical
 
 from dgm_course.autoregressive import (
     CausalityError,
+    DiagonalBiLSTM,
     GatedPixelCNN,
     IndependentPixels,
     PixelCNN,
+    RowLSTM,
     Uniform,
     all_images,
     check_causal,
@@ -20,7 +22,16 @@ from dgm_course.autoregressive import (
 )
 from dgm_course.autoregressive.gated import gate
 from dgm_course.checks import unchecked_values
-from tests.autoregressive import MODELS, NETWORKS, conditions, fit_independent, images, make, strong
+from tests.autoregressive import (
+    MODELS,
+    NETWORKS,
+    conditions,
+    fit_independent,
+    fitting,
+    images,
+    make,
+    strong,
+)
 
 
 @pytest.fixture(params=MODELS)
@@ -33,13 +44,13 @@ def model(request):
 
 @pytest.mark.parametrize("size", [(5, 5), (3, 6), (1, 4), (4, 1)])
 def test_is_causal(model, size):
-    check_causal(model, size)
+    check_causal(model, fitting(model, size))
 
 
 def tiny(model):
     """All images of a size at which there are a few hundred of them."""
     size = (2, 2) if model.n_channels == 1 else (1, 2)
-    return all_images(model.n_levels, model.n_channels, size)
+    return all_images(model.n_levels, model.n_channels, fitting(model, size))
 
 
 def test_probabilities_of_all_tiny_images_sum_to_one(model):
@@ -53,9 +64,10 @@ def test_probabilities_of_all_tiny_images_sum_to_one(model):
 
 
 def test_log_prob_adds_up_the_softmax_of_every_pixel(model):
-    x, told = images(model, 4, (3, 5)), conditions(model, 4, (3, 5))
+    size = fitting(model, (3, 5))
+    x, told = images(model, 4, size), conditions(model, 4, size)
     logits = model(x, **told)
-    assert logits.shape == (4, model.n_levels, model.n_channels, 3, 5)
+    assert logits.shape == (4, model.n_levels, model.n_channels, *size)
     expected = Categorical(logits=logits.movedim(1, -1)).log_prob(x).sum((1, 2, 3))
     torch.testing.assert_close(model.log_prob(x, **told), expected, atol=1e-12, rtol=0)
     assert model.log_prob(x, **told).shape == (4,)
@@ -79,22 +91,25 @@ def test_integer_images_of_any_dtype_are_cast(model, dtype):
 def test_sees_every_earlier_value_within_one_layer(name):
     """Not blind: the nearest earlier values act on the logits, all channels of them."""
     model = make(name)
-    sees = sees_by_gradient(model, (3, 3), n_images=20)
+    height, width = fitting(model, (3, 3))
+    sees = sees_by_gradient(model, (height, width), n_images=20)
     channels = model.n_channels
     for logit in range(len(sees)):
         pixel, c = divmod(logit, channels)
         seen = set(range(pixel * channels, pixel * channels + c))  # earlier channels here
-        if pixel % 3:
+        if pixel % width:
             seen |= set(range((pixel - 1) * channels, pixel * channels))  # the left neighbour
-        if pixel >= 3:
-            seen |= set(range((pixel - 3) * channels, (pixel - 2) * channels))  # the one above
+        if pixel >= width:
+            above = pixel - width
+            seen |= set(range(above * channels, (above + 1) * channels))  # the one above
         assert seen <= set(sees[logit].nonzero()[:, 0].tolist()), logit
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_weight_that_is_open_has_a_gradient(name):
     model = make(name)
-    x, told = images(model, 8, (5, 5)), conditions(model, 8, (5, 5))
+    size = fitting(model, (5, 5))
+    x, told = images(model, 8, size), conditions(model, 8, size)
     model.log_prob(x, **told).sum().backward()
     for key, p in model.named_parameters():
         assert p.grad is not None, key
@@ -196,7 +211,10 @@ def test_a_context_of_zeros_says_nothing():
 # --- bad input ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["plain", "gated", "gated-classes", "uniform"])
+@pytest.mark.parametrize(
+    "name",
+    ["plain", "gated", "gated-classes", "row-lstm", "bilstm", "plus-plus", "snail", "uniform"],
+)
 @pytest.mark.parametrize("method", ["forward", "log_prob"])
 def test_bad_images_are_refused(name, method):
     model = make(name)
@@ -263,7 +281,7 @@ def test_a_bad_context_is_refused(name):
                 call(x, context=bad)
         with pytest.raises(ValueError, match=words):
             model.sample(3, (4, 5), context=bad)
-    for name in ("plain", "gated", "uniform"):
+    for name in ("plain", "gated", "row-lstm", "bilstm", "plus-plus", "snail", "uniform"):
         model = make(name)
         with pytest.raises(ValueError, match="context must be None: the model has none"):
             model.log_prob(x, context=good)
@@ -280,7 +298,7 @@ def test_values_are_not_read_where_checks_are_off():
             model(x.double(), context=context)
 
 
-@pytest.mark.parametrize("family", [PixelCNN, GatedPixelCNN])
+@pytest.mark.parametrize("family", [PixelCNN, GatedPixelCNN, RowLSTM, DiagonalBiLSTM])
 @pytest.mark.parametrize(
     ("n_levels", "options", "words"),
     [

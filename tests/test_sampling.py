@@ -1,10 +1,28 @@
 import pytest
 import torch
 
-from dgm_course.autoregressive import GatedPixelCNN, PixelCNN, all_images
+from dgm_course.autoregressive import (
+    DiagonalBiLSTM,
+    GatedPixelCNN,
+    PixelCNN,
+    PixelCNNPlusPlus,
+    PixelSNAIL,
+    RowLSTM,
+    all_images,
+)
 from dgm_course.autoregressive.image_model import FullPass
 from dgm_course.autoregressive.sampling import sample_pixels
-from tests.autoregressive import MODELS, NETWORKS, conditions, fit_independent, images, make
+from tests.autoregressive import (
+    MODELS,
+    NETWORKS,
+    conditions,
+    fit_independent,
+    fitting,
+    images,
+    make,
+)
+
+FAMILIES = [PixelCNN, GatedPixelCNN, RowLSTM, DiagonalBiLSTM, PixelCNNPlusPlus, PixelSNAIL]
 
 
 def cached_logits(model, x, **told):
@@ -26,18 +44,19 @@ def cached_logits(model, x, **told):
 @torch.no_grad()
 def test_cached_logits_are_those_of_the_full_pass(name, size):
     model = make(name)
+    size = fitting(model, size)
     x, told = images(model, 3, size), conditions(model, 3, size)
     expected = model(x, **told)
     torch.testing.assert_close(cached_logits(model, x, **told), expected, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("family", [PixelCNN, GatedPixelCNN])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("n_channels", [1, 3])
 @torch.no_grad()
 def test_to_1e_5_in_float32_at_full_size(family, n_channels):
     torch.manual_seed(0)
     model = family(256, n_channels=n_channels)
-    x = images(model, 2, (10, 9))
+    x = images(model, 2, fitting(model, (10, 9)))
     torch.testing.assert_close(cached_logits(model, x), model(x), atol=1e-5, rtol=0)
 
 
@@ -49,9 +68,10 @@ def generator(seed=0):
 @torch.no_grad()
 def test_same_pixels_as_with_a_full_pass_for_each(name):
     model = make(name)
-    told, given = conditions(model, 4, (5, 6)), torch.full((4, model.n_channels, 5, 6), -1)
-    slow = sample_pixels(FullPass(model, 4, (5, 6), **told), given, 1.0, generator())
-    fast = model.sample(4, (5, 6), **told, generator=generator())
+    size = fitting(model, (5, 6))
+    told, given = conditions(model, 4, size), torch.full((4, model.n_channels, *size), -1)
+    slow = sample_pixels(FullPass(model, 4, size, **told), given, 1.0, generator())
+    fast = model.sample(4, size, **told, generator=generator())
     assert fast.dtype == torch.int64
     assert torch.equal(fast, slow)
 
@@ -59,11 +79,12 @@ def test_same_pixels_as_with_a_full_pass_for_each(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_given_pixels_survive_and_act(name):
     model = make(name)
-    told = conditions(model, 6, (4, 5))
-    given = images(model, 6, (4, 5), seed=1)
+    size = fitting(model, (4, 5))
+    told = conditions(model, 6, size)
+    given = images(model, 6, size, seed=1)
     given[torch.rand(given.shape, generator=generator(2)) < 0.5] = -1
     kept = given.clone()
-    x = model.sample(6, (4, 5), **told, given=given, generator=generator())
+    x = model.sample(6, size, **told, given=given, generator=generator())
     assert torch.equal(given, kept), "the argument is left alone"
     assert torch.equal(x[given >= 0], given[given >= 0])
     assert (x >= 0).all()
@@ -71,7 +92,7 @@ def test_given_pixels_survive_and_act(name):
     # What is drawn is drawn from the logits at the finished image.
     p = model(x, **told).softmax(1).gather(1, x[:, None]).squeeze(1)
     assert (p[given < 0] > 1e-6).all()
-    slow = sample_pixels(FullPass(model, 6, (4, 5), **told), given, 1.0, generator())
+    slow = sample_pixels(FullPass(model, 6, size, **told), given, 1.0, generator())
     assert torch.equal(x, slow)
 
 
@@ -92,7 +113,7 @@ def test_given_of_any_integer_dtype():
 def test_frequencies_are_the_probabilities(name):
     """Every tiny image, and every class, as often as log_prob says."""
     model = fit_independent(3, (2, 2)) if name == "independent" else make(name)
-    size, n = ((2, 2) if model.n_channels == 1 else (1, 1)), 20_000
+    size, n = fitting(model, (2, 2) if model.n_channels == 1 else (1, 1)), 20_000
     n_told = model.n_classes or (1 if model.n_context is None else 2)
     told = conditions(model, n_told, size)  # so many classes, or contexts
     which = torch.arange(n) % n_told

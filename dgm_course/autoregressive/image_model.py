@@ -250,3 +250,12 @@ def check_size(size: Any) -> tuple[int, int]:
     if len(sides) != 2:
         raise ValueError(f"size must be a height and a width, (H, W), got {size!r}")
     return check_count(sides[0], "size's height"), check_count(sides[1], "size's width")
+
+
+def check_pixel(pixel: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """The pixel as two ints; a ValueError unless it is a row and a column of an image."""
+    place = tuple(pixel) if isinstance(pixel, Iterable) else ()
+    if len(place) != 2:
+        raise ValueError(f"pixel must be a row and a column, (i, j), got {pixel!r}")
+    i = check_count(place[0], "pixel's row", 0, size[0] - 1)
+    return i, check_count(place[1], "pixel's column", 0, size[1] - 1)

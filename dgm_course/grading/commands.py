@@ -51,10 +51,15 @@ assignments_option = click.option(
 
 
 def find_source(folder: Path, name: str) -> Path:
+    """Where the assignment's source lies; a command ends here if it is not there or damaged."""
+    from dgm_course.grading.notebook import read_cells
+
     path = folder / name / "source" / f"{name}.ipynb"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*/source/*.ipynb"))) or "none"
         raise click.UsageError(f"no source {path}; there are the assignments {there}")
+    with named(path):
+        read_cells(path)
     return path
 
 

@@ -4,6 +4,7 @@ from dgm_course.vae.aggregated_posterior import AggregatedPosterior
 from dgm_course.vae.autoregressive_decoder import AutoregressiveVAE
 from dgm_course.vae.collapse import active_units, activity
 from dgm_course.vae.flow_posterior import FlowPosterior
+from dgm_course.vae.four_gaps import FourGaps, best_prior, four_gaps
 from dgm_course.vae.gaps import Gaps, gaussian_elbo, split_gap
 from dgm_course.vae.gaussian_vae import GaussianVAE
 from dgm_course.vae.gradients import (
@@ -48,6 +49,7 @@ __all__ = [
     "ElboTerms",
     "ExplicitPosterior",
     "FlowPosterior",
+    "FourGaps",
     "Gaps",
     "GaussianVAE",
     "HierarchicalVAE",
@@ -62,12 +64,14 @@ __all__ = [
     "active_units",
     "activity",
     "annealed_beta",
+    "best_prior",
     "beta_elbo",
     "binary_codes",
     "decompose_kl",
     "elbo_by_quadrature",
     "energy_plus_entropy",
     "evidence_minus_posterior_kl",
+    "four_gaps",
     "free_bits",
     "gaussian_elbo",
     "gradient_by_enumeration",

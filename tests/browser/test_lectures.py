@@ -14,6 +14,17 @@ from dgm_course.lectures.views import VIEW
 from tests.browser.jupyterlab import NotebookPage, Panel
 from tests.lab import wait_for
 
+
+def stored(path):
+    """The notebook in its file, which JupyterLab writes in place: a reader may meet half of it."""
+
+    def whole():
+        with contextlib.suppress(ValueError):
+            return nbformat.read(path, 4)
+
+    return wait_for(whole)
+
+
 # --- controls -------------------------------------------------------------------------------
 
 
@@ -82,8 +93,8 @@ def test_the_core_pages_through_as_slides_and_nothing_overflows(
     if lecture.path.name != LECTURES[0].name and not everything:
         pytest.skip("slides of the other lectures: --all-slides")
     lecture.page.keyboard.press("Control+s")
-    wait_for(lambda: VIEW in lecture.path.read_text(encoding="utf-8"))
-    kinds = [c.metadata.slideshow.slide_type for c in nbformat.read(lecture.path, 4).cells]
+    wait_for(lambda: VIEW.encode() in lecture.path.read_bytes())
+    kinds = [c.metadata.slideshow.slide_type for c in stored(lecture.path).cells]
     expected = sum(kind in {"slide", "subslide"} for kind in kinds)
     with lecture.tab(f"rise/{lecture.path.name}") as page:
         page.set_viewport_size({"width": 1280, "height": 720})
@@ -139,7 +150,7 @@ def paged_through(lecture, page, most, screenshot):
 def test_folded_cells_have_run_open_by_a_click_and_are_printed(lecture, screenshot):
     page = lecture.page
     page.set_viewport_size({"width": 1280, "height": 900})
-    cells = [c for c in nbformat.read(lecture.path, 4).cells if c.cell_type == "code"]
+    cells = [c for c in stored(lecture.path).cells if c.cell_type == "code"]
     folded = [i for i, cell in enumerate(cells) if not is_lesson(cell)]
     assert 0 < len(folded) < len(cells)
     assert not lecture.unfinished()
