@@ -302,3 +302,19 @@ def test_circles_are_found(lines: dict[str, str], circle: str) -> None:
     broken = CLEAN | {path: CLEAN.get(path, "") + "\n" + line for path, line in lines.items()}
     first = circle.partition(",")[0]
     assert problems(broken) == [f"{first}: in a circle of imports, {circle}"]
+
+
+def test_no_merge_is_left_half_done() -> None:
+    root = Path(__file__).parent.parent
+    marks = ("<" * 7 + " ", ">" * 7 + " ")
+    kinds = {".py", ".md", ".toml", ".ipynb", ".yml", ".txt", ".css", ".js"}
+    texts = [p for p in root.rglob("*") if p.suffix in kinds and _is_ours(p.relative_to(root))]
+    assert len(texts) > 100
+    left = [p.name for p in texts if any(f"\n{m}" in p.read_text("utf-8") for m in marks)]
+    assert not left
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file belongs to the project: not in a hidden folder or an environment."""
+    folders = {"build", "dist", "node_modules", "site-packages", "out", "shared"}
+    return not any(part.startswith(".") or part in folders for part in path.parts)
