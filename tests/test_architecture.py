@@ -316,5 +316,5 @@ def test_no_merge_is_left_half_done() -> None:
 
 def _is_ours(path: Path) -> bool:
     """Whether a file belongs to the project: not in a hidden folder or an environment."""
-    folders = {"build", "dist", "node_modules", "site-packages", "out", "shared"}
+    folders = {"_site", "build", "dist", "node_modules", "site-packages", "out", "shared"}
     return not any(part.startswith(".") or part in folders for part in path.parts)
