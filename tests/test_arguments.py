@@ -123,6 +123,7 @@ WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
         (GumbelSoftmax(X).rsample, "n_samples"),
         (data.LaggedProcess, "lag"),
         (data.Chirps, "period"),
+        (lambda n: data.MarkovChain.random(3, n, generator=0), "order"),
     ],
 )
 def test_a_count_is_an_int_from_1_on(call, name, value):
@@ -145,6 +146,7 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
         (lambda v: fixed_noise_rate(v, 1.0), "eigenvalue"),
         (lambda v: data.ArProcess([0.5], v), "sigma"),
         (lambda v: data.Chirps(radius=v), "radius"),
+        (lambda v: data.MarkovChain.random(2, temperature=v, generator=0), "temperature"),
         (lambda v: linear_student_optimum([0.5], v, 2), "sigma"),
     ],
 )
@@ -194,6 +196,8 @@ TENSORS = [
     (data.ArProcess([0.5]).conditionals, X, "x"),
     (data.ArProcess([0.5]).spectrum, X[0], "frequency"),
     (data.Chirps(4).log_prob, X, "x"),
+    (CHAIN.conditionals, IMAGES[:, 0, 0], "x"),
+    (lambda x: probability.categorical_kl(X, x), X, "q_logits"),
     (lambda x: distillation_kl(WAVENET, WAVENET, x), X, "z"),
     (lambda x: distillation_kl(WAVENET, lambda _: x, X), X, "teacher's output 0"),
     (lambda x: probability.gaussian_log_prob(X, x, X), X, "mean"),
