@@ -78,6 +78,7 @@ IMAGES = torch.zeros(2, 1, 3, 3, dtype=torch.long)
 MIXTURE = GaussianMixture(1).fit(X)
 CODES = VectorQuantizer(4, 2)
 VQ = VQVAE(4, CODES, n_features=4, n_halvings=0)
+BRACKETS = data.Brackets()
 WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
 
 
@@ -124,6 +125,9 @@ WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
         (data.LaggedProcess, "lag"),
         (data.Chirps, "period"),
         (lambda n: data.MarkovChain.random(3, n, generator=0), "order"),
+        (data.Brackets, "n_kinds"),
+        (BRACKETS.entropy, "length"),
+        (lambda n: BRACKETS.sample(n, 4), "n"),
     ],
 )
 def test_a_count_is_an_int_from_1_on(call, name, value):
@@ -197,6 +201,8 @@ TENSORS = [
     (data.ArProcess([0.5]).spectrum, X[0], "frequency"),
     (data.Chirps(4).log_prob, X, "x"),
     (CHAIN.conditionals, IMAGES[:, 0, 0], "x"),
+    (BRACKETS.is_valid, IMAGES[:, 0, 0], "x"),
+    (BRACKETS.decode, IMAGES[:, 0, 0], "x"),
     (lambda x: probability.categorical_kl(X, x), X, "q_logits"),
     (lambda x: distillation_kl(WAVENET, WAVENET, x), X, "z"),
     (lambda x: distillation_kl(WAVENET, lambda _: x, X), X, "teacher's output 0"),

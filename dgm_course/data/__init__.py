@@ -1,5 +1,6 @@
 """Data for the lectures: offline first, seeded, checked."""
 
+from dgm_course.data.brackets import Brackets
 from dgm_course.data.images import Images, binarise, digits
 from dgm_course.data.mnist import data_folder, fetch, mnist
 from dgm_course.data.series import ArProcess, Chirps, LaggedProcess, MarkovChain
@@ -21,6 +22,7 @@ from dgm_course.data.toy import (
 __all__ = [
     "ENERGIES",
     "ArProcess",
+    "Brackets",
     "Chirps",
     "Images",
     "LaggedProcess",
