@@ -353,7 +353,7 @@ def test_lab_opens_behind_its_token_and_stops_on_ctrl_c(folder: Path, tmp_path: 
             assert get("lab/api/update", **key) == {"notification": None}
 
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=30) == 0
+            assert process.wait(timeout=60) == 0
     assert "Traceback" not in (tmp_path / "lab.log").read_text()
 
 
