@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Real
@@ -134,3 +134,25 @@ def check_integers(x: Tensor, lowest: int, highest: int, name: str) -> None:
             raise ValueError(
                 f"{name} must hold integers {lowest} to {highest}, got values from {low} to {high}"
             )
+
+
+def check_images(
+    x: Tensor, n_levels: int, n_channels: int, *, name: str = "x", lowest: int = 0
+) -> None:
+    """Raise a ValueError unless x is a batch ``(N, C, H, W)`` of integer levels."""
+    check_tensor(x, name)
+    if x.ndim != 4 or x.shape[1] != n_channels:
+        raise ValueError(
+            f"{name} must have shape (N, {n_channels}, H, W), got shape {tuple(x.shape)}"
+        )
+    if x.numel() == 0:
+        raise ValueError(f"{name} must hold pixels, got an empty batch of shape {tuple(x.shape)}")
+    check_integers(x, lowest, n_levels - 1, name)
+
+
+def check_size(size: Any) -> tuple[int, int]:
+    """The size as two ints; a ValueError unless it is a height and a width of at least 1."""
+    sides = tuple(size) if isinstance(size, Iterable) else ()
+    if len(sides) != 2:
+        raise ValueError(f"size must be a height and a width, (H, W), got {size!r}")
+    return check_count(sides[0], "size's height"), check_count(sides[1], "size's width")

@@ -14,8 +14,10 @@ from torch.nn.functional import cross_entropy
 from dgm_course.autoregressive.sampling import Cache, sample_pixels
 from dgm_course.checks import (
     check_count,
+    check_images,
     check_integers,
     check_number,
+    check_size,
     check_tensor,
     values_are_checked,
 )
@@ -228,28 +230,6 @@ def random_conditions(
         shape = (n, model.n_context, *size)
         context = torch.randn(shape, generator=generator, dtype=model.like.dtype)
     return labels, context
-
-
-def check_images(
-    x: Tensor, n_levels: int, n_channels: int, *, name: str = "x", lowest: int = 0
-) -> None:
-    """Raise a ValueError unless x is a batch ``(N, C, H, W)`` of integer levels."""
-    check_tensor(x, name)
-    if x.ndim != 4 or x.shape[1] != n_channels:
-        raise ValueError(
-            f"{name} must have shape (N, {n_channels}, H, W), got shape {tuple(x.shape)}"
-        )
-    if x.numel() == 0:
-        raise ValueError(f"{name} must hold pixels, got an empty batch of shape {tuple(x.shape)}")
-    check_integers(x, lowest, n_levels - 1, name)
-
-
-def check_size(size: Any) -> tuple[int, int]:
-    """The size as two ints; a ValueError unless it is a height and a width of at least 1."""
-    sides = tuple(size) if isinstance(size, Iterable) else ()
-    if len(sides) != 2:
-        raise ValueError(f"size must be a height and a width, (H, W), got {size!r}")
-    return check_count(sides[0], "size's height"), check_count(sides[1], "size's width")
 
 
 def check_pixel(pixel: Any, size: tuple[int, int]) -> tuple[int, int]:

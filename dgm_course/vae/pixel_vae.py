@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, constraints
 
-from dgm_course.checks import check_count, check_integers, check_points, check_tensor
+from dgm_course.checks import check_count, check_integers, check_points, check_size, check_tensor
 from dgm_course.vae.gaussian_vae import one_hidden_layer, scale_of
 from dgm_course.vae.latent_variable_model import (
     Flow,
@@ -90,7 +89,7 @@ class PixelVAE(LatentVariableModel):
     ) -> None:
         super().__init__()
         check_decoder(decoder)
-        self.size = height, width = check_sides(size)
+        self.size = height, width = check_size(size)
         window, longest = getattr(decoder, "window", 0), max(self.size)
         if window >= longest:
             raise ValueError(
@@ -204,11 +203,3 @@ def check_decoder(decoder: Any) -> None:
         raise ValueError("decoder must take a context, for that is how z enters: n_context is None")
     if getattr(decoder, "n_classes", None) is not None:
         raise ValueError(f"decoder must have no classes, got n_classes = {decoder.n_classes}")
-
-
-def check_sides(size: Any) -> tuple[int, int]:
-    """The size as two ints; a ValueError unless it is a height and a width of at least 1."""
-    sides = tuple(size) if isinstance(size, Sequence) else ()
-    if len(sides) != 2:
-        raise ValueError(f"size must be a height and a width, (H, W), got {size!r}")
-    return check_count(sides[0], "size's height"), check_count(sides[1], "size's width")
