@@ -99,11 +99,29 @@ def check_same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
         )
 
 
+def check_shape(x: Any, shape: tuple[int, ...], name: str) -> None:
+    """Raise a ValueError unless x is a tensor of that shape."""
+    check_tensor(x, name)
+    if tuple(x.shape) != shape:  # (N, 1) in the place of (N,) would broadcast
+        raise ValueError(f"{name} must have shape {shape}, got shape {tuple(x.shape)}")
+
+
+def check_finite(x: Tensor, name: str, things: str, n_axes: int = 1) -> None:
+    """Raise a ValueError unless x is finite, where `values_are_checked`.
+
+    The last n_axes axes are one of the things that are counted.
+    """
+    if values_are_checked() and not torch.isfinite(x).all():
+        bad = (~torch.isfinite(x)).flatten(-n_axes).any(-1)
+        raise ValueError(
+            f"{name} must be finite, got NaN or inf in {int(bad.sum())} of {bad.numel()} {things}"
+        )
+
+
 def check_points(x: Tensor, n_features: int | None, dtype: torch.dtype | None, name: str) -> None:
     """Raise a ValueError unless x is a non-empty batch ``(N, n_features)`` of finite numbers.
 
-    Without n_features any number of them will do, and without a dtype any floating one. Finite or
-    not is read only where `values_are_checked`.
+    Without n_features any number of them will do, and without a dtype any floating one.
     """
     check_tensor(x, name)
     if x.ndim != 2 or x.shape[1] != (n_features or x.shape[1]):
@@ -118,13 +136,11 @@ def check_points(x: Tensor, n_features: int | None, dtype: torch.dtype | None, n
             f"{name} must have the dtype of the model's weights, {dtype}, got {x.dtype}; "
             f"convert it with {name}.to({dtype})"
         )
-    if values_are_checked() and not torch.isfinite(x).all():
-        n_bad = int((~torch.isfinite(x)).any(dim=1).sum())
-        raise ValueError(f"{name} must be finite, got NaN or inf in {n_bad} of {len(x)} points")
+    check_finite(x, name, "points")
 
 
 def check_integers(x: Tensor, lowest: int, highest: int, name: str) -> None:
-    """Raise a ValueError unless x holds integers lowest … highest; values as in `check_points`."""
+    """Raise a ValueError unless x holds integers lowest … highest; values as in `check_finite`."""
     check_tensor(x, name)
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise ValueError(f"{name} must hold integers {lowest} to {highest}, got dtype {x.dtype}")

@@ -11,10 +11,10 @@ from torch.nn.functional import embedding
 
 from dgm_course.checks import (
     check_count,
+    check_finite,
     check_integers,
     check_number,
     check_tensor,
-    values_are_checked,
 )
 from dgm_course.data.toy import Seed, as_generator
 
@@ -255,8 +255,4 @@ class VectorQuantizer(nn.Module):
             raise ValueError(
                 f"h must have the codebook's dtype, {self.codebook.dtype}, got {h.dtype}"
             )
-        if values_are_checked() and not torch.isfinite(h).all():
-            n_bad = int((~torch.isfinite(h)).any(-1).sum())
-            raise ValueError(
-                f"h must be finite, got NaN or inf in {n_bad} of {h[..., 0].numel()} vectors"
-            )
+        check_finite(h, "h", "vectors")

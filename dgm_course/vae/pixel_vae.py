@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, constraints
 
-from dgm_course.checks import check_count, check_integers, check_points, check_size, check_tensor
+from dgm_course.checks import check_count, check_integers, check_points, check_size
 from dgm_course.vae.gaussian_vae import one_hidden_layer, scale_of
 from dgm_course.vae.latent_variable_model import (
     Flow,
     LatentVariableModel,
     as_distribution,
+    check_codes,
     check_prior,
 )
 
@@ -131,13 +132,7 @@ class PixelVAE(LatentVariableModel):
 
     def context_of(self, z: Tensor) -> Tensor:
         """c(z): codes ``(..., M)`` to what the decoder is told, ``(..., F, H, W)``."""
-        weight = self.to_context.weight
-        check_tensor(z, "z")
-        if z.ndim < 2 or z.shape[-1] != self.z_dim or z.dtype != weight.dtype:
-            raise ValueError(
-                f"z must have shape (..., N, {self.z_dim}) and dtype {weight.dtype}, "
-                f"got shape {tuple(z.shape)} and {z.dtype}"
-            )
+        check_codes(z, self.z_dim, self.to_context.weight.dtype)
         sides = self.size if self.context == "map" else (1, 1)
         c = self.to_context(z).unflatten(-1, (-1, *sides))
         return c.expand(*c.shape[:-2], *self.size)
