@@ -63,5 +63,8 @@ class GPT(Transformer):
         super().__init__(n_tokens, context, n_heads, width, layers)
         self.positions = nn.Parameter(torch.randn(context, width)) if positions else None
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, positions={self.positions is not None}"
+
     def placed(self, h: Tensor, start: int) -> Tensor:
         return h if self.positions is None else h + self.positions[start : start + h.shape[1]]

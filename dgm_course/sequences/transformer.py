@@ -97,9 +97,13 @@ class Transformer(nn.Module, ABC):
 
     def logits_of(self, read: Tensor, past: KeyValueCache | None = None) -> Tensor:
         """Logits of what follows each token read, ``(N, T)`` to ``(N, V, T)``, unchecked."""
-        n, t = read.shape
+        return self.logits_of_embedded(self.tokens(read), past)
+
+    def logits_of_embedded(self, h: Tensor, past: KeyValueCache | None = None) -> Tensor:
+        """The same of rows of the embedding, or mixtures of them, ``(N, T, width)``."""
+        n, t, _ = h.shape
         start = 0 if past is None else past.n_read
-        h = self.placed(self.tokens(read), start).flatten(0, 1)  # (N T, width)
+        h = self.placed(h, start).flatten(0, 1)  # (N T, width)
         for i, block in enumerate(self.blocks):
             h = block(h, n, None if past is None else past.layer(i, start + t))
         return self.out(self.norm(h)).view(n, t, -1).transpose(1, 2)
@@ -160,7 +164,7 @@ class Transformer(nn.Module, ABC):
 
     def _check_length(self, length: int, name: str) -> None:
         if length > self.context:
-            raise ValueError(f"{name} must be at most context = {self.context}, got {length}")
+            raise ValueError(f"{name} must be at most the context, {self.context}, got {length}")
 
 
 class Block(nn.Module):
