@@ -17,9 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, pad, scaled_dot_product_attention
 
-from dgm_course.checks import check_count, check_integers, check_tensor
+from dgm_course.checks import check_count, check_integers
 from dgm_course.data.toy import Seed
-from dgm_course.sequences.sampling import check_request, check_sharpness, draw_tokens
+from dgm_course.sequences.sampling import (
+    check_request,
+    check_sequences,
+    check_sharpness,
+    draw_tokens,
+)
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 Method = Literal["cached", "full"]
@@ -155,10 +160,7 @@ class Transformer(nn.Module, ABC):
 
     def check(self, tokens: Tensor, name: str) -> None:
         """Raise a ValueError unless tokens is a batch ``(N, T)``, T from 1 to the context."""
-        check_tensor(tokens, name)
-        if tokens.ndim != 2 or tokens.numel() == 0:
-            shape = tuple(tokens.shape)
-            raise ValueError(f"{name} must have shape (N, T), not empty, got {shape}")
+        check_sequences(tokens, name)
         self._check_length(tokens.shape[1], f"length of {name}")
         check_integers(tokens, 0, self.n_tokens - 1, name)
 

@@ -8,10 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, embedding, pad
 
-from dgm_course.checks import MOST, check_count, check_integers, check_points, check_tensor
+from dgm_course.checks import MOST, check_count, check_integers, check_points
 from dgm_course.data.toy import Seed
 from dgm_course.probability import gaussian_log_prob
-from dgm_course.sequences.sampling import check_request, check_sharpness, draw_tokens
+from dgm_course.sequences.sampling import (
+    check_request,
+    check_sequences,
+    check_sharpness,
+    draw_tokens,
+)
 
 Method = Literal["cached", "window", "full"]
 
@@ -117,9 +122,7 @@ class WaveNet(nn.Module):
 
     def check(self, x: Tensor, name: str) -> None:
         """Raise a ValueError unless x is a batch ``(N, T)`` of what the model is of."""
-        check_tensor(x, name)
-        if x.ndim != 2 or x.numel() == 0:
-            raise ValueError(f"{name} must have shape (N, T), not empty, got {tuple(x.shape)}")
+        check_sequences(x, name)
         if self.levels is None:
             check_points(x, None, self.w_in.dtype, name)
         else:
