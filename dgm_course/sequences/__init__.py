@@ -5,11 +5,23 @@ from dgm_course.sequences.distillation import (
     distillation_kl,
     linear_student_optimum,
 )
+from dgm_course.sequences.sparse_attention import (
+    fixed_masks,
+    reach,
+    score_entries,
+    sparse_attention,
+    strided_masks,
+)
 from dgm_course.sequences.wavenet import WaveNet
 
 __all__ = [
     "DistillationTerms",
     "WaveNet",
     "distillation_kl",
+    "fixed_masks",
     "linear_student_optimum",
+    "reach",
+    "score_entries",
+    "sparse_attention",
+    "strided_masks",
 ]
