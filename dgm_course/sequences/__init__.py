@@ -5,6 +5,7 @@ from dgm_course.sequences.distillation import (
     distillation_kl,
     linear_student_optimum,
 )
+from dgm_course.sequences.gpt import GPT
 from dgm_course.sequences.sparse_attention import (
     fixed_masks,
     reach,
@@ -12,11 +13,16 @@ from dgm_course.sequences.sparse_attention import (
     sparse_attention,
     strided_masks,
 )
+from dgm_course.sequences.transformer import KeyValueCache, Transformer, causal_attention
 from dgm_course.sequences.wavenet import WaveNet
 
 __all__ = [
+    "GPT",
     "DistillationTerms",
+    "KeyValueCache",
+    "Transformer",
     "WaveNet",
+    "causal_attention",
     "distillation_kl",
     "fixed_masks",
     "linear_student_optimum",
