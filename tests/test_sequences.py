@@ -193,6 +193,8 @@ def test_tokens_as_likely_as_the_kth_stay_in():
     assert counts(logits, top_k=3)[2] == 0
     assert min(counts(logits, top_k=5)) > 0
     assert min(counts(torch.zeros(4), top_k=1)) > 2300  # of equals none is the likeliest
+    near = torch.tensor([1.0, 0.0, 1e-30, -9.0])
+    assert counts(near, top_k=2)[1::2] == [0, 0]  # no tie, though the first swamps the difference
 
 
 @pytest.mark.parametrize("temperature", [1e12, 1e38, 1e300])

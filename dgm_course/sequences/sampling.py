@@ -70,8 +70,8 @@ def draw_tokens(
     below = logits - logits.amax(1, keepdim=True)
     scores = below / max(temperature, torch.finfo(logits.dtype).tiny)
     if top_k is not None:
-        scores = scores.masked_fill(below < below.topk(top_k, 1).values[:, -1:], -math.inf)
-    # One number a token, and in float64, so that what has no chance has no width either.
+        scores = scores.masked_fill(logits < logits.topk(top_k, 1).values[:, -1:], -math.inf)
+    # One number a token. In float64 u · whole is always below whole: no draw falls off the end.
     reached = scores.softmax(1).cumsum(1, dtype=torch.float64)  # p(v' <= v)
     whole = reached[:, -1:]
     if values_are_checked() and not math.isfinite(whole.sum().item()):

@@ -111,6 +111,8 @@ class Transformer(nn.Module, ABC):
         h = self.placed(h, start).flatten(0, 1)  # (N T, width)
         for i, block in enumerate(self.blocks):
             h = block(h, n, None if past is None else past.layer(i, start + t))
+        if past is not None:
+            past.n_read += t
         return self.out(self.norm(h)).view(n, t, -1).transpose(1, 2)
 
     @torch.no_grad()
@@ -153,8 +155,7 @@ class Transformer(nn.Module, ABC):
             read[:, 1 : n_given + 1] = given
         past = KeyValueCache(self, n, length) if method == "cached" else None
         for t in range(n_given, length):
-            so_far = read[:, : t + 1]
-            logits = past(so_far[:, past.n_read :]) if past else self.logits_of(so_far)
+            logits = self.logits_of(read[:, past.n_read if past else 0 : t + 1], past)
             read[:, t + 1] = draw_tokens(logits[..., -1], temperature, top_k, generator)
         return read[:, 1:]
 
@@ -246,9 +247,7 @@ class KeyValueCache:
         if read.ndim != 2 or len(read) != self.n or not 1 <= read.shape[1] <= left:
             shape = f"({self.n}, T), T from 1 to the {left} left of length = {self.length}"
             raise ValueError(f"read must have shape {shape}, got {tuple(read.shape)}")
-        logits = self.model.logits_of(read.long(), self)
-        self.n_read += read.shape[1]
-        return logits
+        return self.model.logits_of(read.long(), self)
 
     def layer(self, i: int, n_read: int) -> Tensor:
         """Layer i's first n_read keys and values, ``(2, N, H, n_read, D)``."""
