@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from dgm_course.causality import check_causal, sees_by_gradient, sees_by_perturbation
-from dgm_course.data import MarkovChain
 from dgm_course.sequences import (
     GPT,
     KeyValueCache,
@@ -17,6 +16,7 @@ from dgm_course.sequences import (
 )
 from dgm_course.training import fit, seed_everything
 from tests.contracts import strong
+from tests.test_gpt import mean_kl, source
 
 MASKS = {"strided": strided_masks, "fixed": fixed_masks}
 both_patterns = pytest.mark.parametrize("pattern", MASKS)
@@ -154,27 +154,17 @@ def test_both_methods_draw_the_same_tokens(pattern, length, n_given):
 # --- what training reaches ----------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @both_patterns
-def test_a_markov_source_is_learned(pattern):
-    """Mean KL from the true law of the next token, over the source's own contexts."""
+def test_a_source_of_known_entropy_is_learned(pattern):
     seed_everything(0)
-    generator = torch.Generator().manual_seed(54)
-    table = torch.rand(3, 3, 3, generator=generator, dtype=torch.float64) ** (1 / 0.3)
-    source = MarkovChain(table / table.sum(-1, keepdim=True))
-    model, series = SparseTransformer(3, 25, 2, 2, 32, pattern), source.sample(4000, 25, 0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=6e-3)
+    x, model = source().sample(5000, 12, 0), SparseTransformer(3, 12, 2, 2, 16, pattern)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, betas=(0.9, 0.99))
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300)
     fit(
-        lambda step: -model.log_prob(series[torch.randint(4000, (64,))]) / 25,
+        lambda step: -model.log_prob(x[torch.randint(5000, (64,))]) / 12,
         optimizer, 300, scheduler=scheduler, max_grad_norm=1.0, progress=False,
     )  # fmt: skip
-    x = source.sample(200, 25, 9999)
-    truth = source.transitions[x[:, :-2], x[:, 1:-1]]  # (N, T - 2, V)
-    with torch.no_grad():
-        log_q = model(x).log_softmax(1).transpose(1, 2)[:, 2:]
-    divergence = (truth * (truth.log() - log_q)).sum(-1).mean().item()
-    assert 0 < divergence < 0.015
+    assert 0 < mean_kl(model) < 0.015  # ten seeds: strided 0.003 to 0.006, fixed 0.005 to 0.010
 
 
 # --- bad input --------------------------------------------------------------------------------
