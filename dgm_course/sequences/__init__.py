@@ -9,6 +9,7 @@ The contract of all models of tokens 0 … V − 1, any T from 1 on:
   generator=None) -> (n, length)``, the same tokens by every method, as the random numbers are.
 """
 
+from dgm_course.sequences.dalle import DALLE, ImageTokens, TextAndImage
 from dgm_course.sequences.distillation import (
     DistillationTerms,
     distillation_kl,
@@ -27,10 +28,13 @@ from dgm_course.sequences.transformer import KeyValueCache, Transformer, causal_
 from dgm_course.sequences.wavenet import WaveNet
 
 __all__ = [
+    "DALLE",
     "GPT",
     "DistillationTerms",
+    "ImageTokens",
     "KeyValueCache",
     "SparseTransformer",
+    "TextAndImage",
     "Transformer",
     "WaveNet",
     "causal_attention",
