@@ -191,7 +191,7 @@ RUNS: dict[str, tuple[Callable[..., dict[str, np.ndarray]], int]] = {
     "4 × 4 of 64": (partial(grid, 64, 1), 10),
     "2 × 2 of 8": (partial(grid, 8, 2), 10),
     "two levels": (two_levels, 5),
-    **{f"commitment {b:g}": (partial(commitment, b), 3) for b in BETAS},
+    **{f"commitment {b:g}": (partial(commitment, b), 6) for b in BETAS},
     **{f"relaxed {t:g}": (partial(relaxed, t), 3) for t in TEMPERATURES},
 }
 
