@@ -1,6 +1,6 @@
 """Lecture 13's longer runs: codes of digits over seeds, two levels, commitment, relaxed words.
 
-    python notebooks/results/discrete_codes.py            # about ten minutes of one core
+    python notebooks/results/discrete_codes.py            # about fifteen minutes of one core
     python notebooks/results/discrete_codes.py --only "two levels" "commitment 1"
     python notebooks/results/discrete_codes.py --seeds 1 --steps 20 --out try.npz
 
@@ -13,6 +13,8 @@ unless something else is said; a row for each seed.
   one table for all places; ``/used`` (seeds, 2): words in use, and their perplexity;
 - ``2 × 2 of 8/exact`` (seeds, 3): −log p(x) summed over all 4096 grids, −log of the largest term
   of that sum, and the share of images whose encoder picks that term;
+- ``many terms of K``: the models of 4 × 4 words of K again, first seeds: ``/nats`` (seeds, 2):
+  the bound from one term of the sum over z, and from 200 drawn around the encoder's output;
 - ``two levels``: a VQ-VAE-2 of 2 × 2 words of 16 above 4 × 4 words of 16: ``/nats`` (seeds, 4):
   −log p(x|t, b), −log p(t), −log p(b|t) by Gated PixelCNNs, −log p(b) by one that is not told t;
   ``/shuffled`` (seeds, 2): −log p(x|t, b) with another image's t, and with another's b;
@@ -27,6 +29,7 @@ unless something else is said; a row for each seed.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -35,6 +38,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from dgm_course.autoregressive import GatedPixelCNN, IndependentPixels, Uniform
@@ -44,6 +48,7 @@ from dgm_course.data.stored import RESULTS
 from dgm_course.training import quick, seed_everything, training_steps
 
 LEVELS, STAGE_1, STAGE_2 = 17, 700, 400
+SHARPNESS, DRAWS = 0.3, 200
 BETAS = (0, 0.02, 0.25, 1, 4, 16, 64, 256, 1024)
 TEMPERATURES = (0.25, 0.5, 1, 2, 5)
 TRAIN, TEST = digits("train").images, digits("test").images
@@ -118,6 +123,22 @@ def grid(n_codes: int, n_halvings: int, seed: int, n_steps: int) -> dict[str, np
     return found
 
 
+@torch.no_grad()
+def many_terms(n_codes: int, seed: int, n_steps: int) -> dict[str, np.ndarray]:
+    """The importance-weighted bound, words drawn with probabilities that fall with distance."""
+    model = stage_1(n_codes, seed=seed, n_steps=n_steps)
+    prior = stage_2(model.encode(TRAIN), n_codes, min(n_steps, STAGE_2))
+    apart = torch.cdist(model.features(TEST), model.quantizer.codebook).square()  # (N, 4, 4, K)
+    log_q, terms = (-SHARPNESS * apart).log_softmax(-1), []
+    for _ in range(DRAWS):
+        z = torch.multinomial(log_q.exp().flatten(0, 2), 1).view(-1, 1, 4, 4)
+        log_q_z = log_q.gather(-1, z[:, 0, ..., None]).sum((1, 2, 3))
+        log_p = -cross_entropy(model.decode(z), TEST, reduction="none").sum((1, 2, 3))
+        terms.append(log_p + prior.log_prob(z) - log_q_z)
+    many = torch.stack(terms).logsumexp(0) - math.log(DRAWS)
+    return {"nats": np.array([mean(model.log_prob_bound(TEST, prior)), mean(many)])}
+
+
 def two_levels(seed: int, n_steps: int) -> dict[str, np.ndarray]:
     seed_everything(seed)
     model = VQVAE2(LEVELS, quantizer(16), quantizer(16))
@@ -147,12 +168,7 @@ def levels(model: VQVAE2, n_steps: int) -> dict[str, np.ndarray]:
 
 def log_p(model: VQVAE2, codes: Codes) -> float:
     logits = model.decode(codes)
-    return (
-        torch.nn.functional.cross_entropy(logits, TEST, reduction="none")
-        .sum((1, 2, 3))
-        .mean()
-        .item()
-    )
+    return cross_entropy(logits, TEST, reduction="none").sum((1, 2, 3)).mean().item()
 
 
 @torch.no_grad()
@@ -190,6 +206,7 @@ RUNS: dict[str, tuple[Callable[..., dict[str, np.ndarray]], int]] = {
     "4 × 4 of 32": (partial(grid, 32, 1), 10),
     "4 × 4 of 64": (partial(grid, 64, 1), 10),
     "2 × 2 of 8": (partial(grid, 8, 2), 10),
+    **{f"many terms of {k}": (partial(many_terms, k), 3) for k in (16, 32, 64)},
     "two levels": (two_levels, 5),
     **{f"commitment {b:g}": (partial(commitment, b), 6) for b in BETAS},
     **{f"relaxed {t:g}": (partial(relaxed, t), 3) for t in TEMPERATURES},
