@@ -1,15 +1,29 @@
 """The adversarial game: two networks, what each minimises, and where that leads."""
 
 from dgm_course.gan.game import GameHistory, Player, Round, game_steps, play
+from dgm_course.gan.penalties import gradient_penalty
+from dgm_course.gan.techniques import (
+    HistoricalAverage,
+    MinibatchDiscrimination,
+    ReferenceBatch,
+    VirtualBatchNorm,
+    feature_matching_loss,
+)
 from dgm_course.losses import discriminator_loss, generator_loss, optimal_discriminator
 
 __all__ = [
     "GameHistory",
+    "HistoricalAverage",
+    "MinibatchDiscrimination",
     "Player",
+    "ReferenceBatch",
     "Round",
+    "VirtualBatchNorm",
     "discriminator_loss",
+    "feature_matching_loss",
     "game_steps",
     "generator_loss",
+    "gradient_penalty",
     "optimal_discriminator",
     "play",
 ]
