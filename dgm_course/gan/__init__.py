@@ -1,5 +1,15 @@
 """The adversarial game: two networks, what each minimises, and where that leads."""
 
+from dgm_course.gan.dynamics import (
+    alternating,
+    bilinear_game,
+    dirac_gan,
+    eigenvalues,
+    extragradient,
+    game_field,
+    path,
+    simultaneous,
+)
 from dgm_course.gan.game import GameHistory, Player, Round, game_steps, play
 from dgm_course.gan.penalties import gradient_penalty
 from dgm_course.gan.techniques import (
@@ -19,11 +29,19 @@ __all__ = [
     "ReferenceBatch",
     "Round",
     "VirtualBatchNorm",
+    "alternating",
+    "bilinear_game",
+    "dirac_gan",
     "discriminator_loss",
+    "eigenvalues",
+    "extragradient",
     "feature_matching_loss",
+    "game_field",
     "game_steps",
     "generator_loss",
     "gradient_penalty",
     "optimal_discriminator",
+    "path",
     "play",
+    "simultaneous",
 ]
