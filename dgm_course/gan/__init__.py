@@ -1,5 +1,6 @@
 """The adversarial game: two networks, what each minimises, and where that leads."""
 
+from dgm_course.gan.dcgan import DCGANDiscriminator, DCGANGenerator
 from dgm_course.gan.dynamics import (
     alternating,
     bilinear_game,
@@ -22,6 +23,8 @@ from dgm_course.gan.techniques import (
 from dgm_course.losses import discriminator_loss, generator_loss, optimal_discriminator
 
 __all__ = [
+    "DCGANDiscriminator",
+    "DCGANGenerator",
     "GameHistory",
     "HistoricalAverage",
     "MinibatchDiscrimination",
