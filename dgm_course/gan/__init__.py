@@ -12,6 +12,7 @@ from dgm_course.gan.dynamics import (
     simultaneous,
 )
 from dgm_course.gan.game import GameHistory, Player, Round, game_steps, play
+from dgm_course.gan.measures import ModeReport, interpolate, mode_report
 from dgm_course.gan.penalties import gradient_penalty
 from dgm_course.gan.techniques import (
     HistoricalAverage,
@@ -28,6 +29,7 @@ __all__ = [
     "GameHistory",
     "HistoricalAverage",
     "MinibatchDiscrimination",
+    "ModeReport",
     "Player",
     "ReferenceBatch",
     "Round",
@@ -43,6 +45,8 @@ __all__ = [
     "game_steps",
     "generator_loss",
     "gradient_penalty",
+    "interpolate",
+    "mode_report",
     "optimal_discriminator",
     "path",
     "play",
