@@ -46,6 +46,20 @@ from dgm_course.flows import (
     image_orders,
     realnvp,
 )
+from dgm_course.gan import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    MinibatchDiscrimination,
+    VirtualBatchNorm,
+    bilinear_game,
+    dirac_gan,
+    feature_matching_loss,
+    gradient_penalty,
+    interpolate,
+    mode_report,
+    path,
+    simultaneous,
+)
 from dgm_course.mixtures import GaussianMixture, MeanFieldGaussian
 from dgm_course.sequences import WaveNet, distillation_kl, linear_student_optimum
 from dgm_course.training import seed_everything
@@ -78,6 +92,7 @@ IMAGES = torch.zeros(2, 1, 3, 3, dtype=torch.long)
 MIXTURE = GaussianMixture(1).fit(X)
 CODES = VectorQuantizer(4, 2)
 VQ = VQVAE(4, CODES, n_features=4, n_halvings=0)
+DCGAN, GRID = DCGANGenerator(8), data.gaussian_grid_density()
 WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
 
 
@@ -122,6 +137,15 @@ WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
         (lambda n: VQ.sample(n, (3, 3), Uniform(4)), "n"),
         (GumbelSoftmax(X).rsample, "n_samples"),
         (data.LaggedProcess, "lag"),
+        (lambda n: data.gaussian_grid(n, 0), "n"),
+        (lambda n: data.gaussian_grid_density(n), "side"),
+        (DCGANGenerator, "size"),
+        (lambda n: DCGANDiscriminator(8, n), "n_features"),
+        (DCGAN.sample, "n"),
+        (lambda n: MinibatchDiscrimination(2, n), "n_kernels"),
+        (lambda n: VirtualBatchNorm(2, n), "n_reference"),
+        (lambda n: path(simultaneous, bilinear_game(), X, 0.1, n), "n_steps"),
+        (lambda n: interpolate(X, X, n), "n"),
         (data.Chirps, "period"),
     ],
 )
@@ -145,6 +169,11 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
         (lambda v: fixed_noise_rate(v, 1.0), "eigenvalue"),
         (lambda v: data.ArProcess([0.5], v), "sigma"),
         (lambda v: data.Chirps(radius=v), "radius"),
+        (lambda v: data.gaussian_grid_density(scale=v), "scale"),
+        (lambda v: data.gaussian_grid(3, 0, spacing=v), "spacing"),
+        (lambda v: path(simultaneous, bilinear_game(), X, v, 3), "eta"),
+        (lambda v: mode_report(X, GRID, within=v), "within"),
+        (lambda v: VirtualBatchNorm(2, 2, v), "eps"),
         (lambda v: linear_student_optimum([0.5], v, 2), "sigma"),
     ],
 )
@@ -179,6 +208,17 @@ TENSORS = [
     (probability.Estimate.from_samples, X[0], "samples"),
     (lambda x: losses.log_loss(X[0], x), X[0], "label"),
     (lambda x: gan_value(X[0], x), X[0], "logit_q"),
+    (lambda x: losses.discriminator_loss(X[0], x), X[0], "fake"),
+    (lambda x: losses.optimal_discriminator(X[0], x), X[0], "log_q"),
+    (lambda x: feature_matching_loss(X, x), X, "fake"),
+    (lambda x: gradient_penalty(torch.sum, x), X, "x"),
+    (MinibatchDiscrimination(2), X, "h"),
+    (VirtualBatchNorm(2, 2), X, "x"),
+    (DCGAN, X, "z"),
+    (DCGANDiscriminator(8), X, "x"),
+    (dirac_gan(), X, "w"),
+    (lambda x: mode_report(x, GRID), X, "x"),
+    (lambda x: interpolate(X, x, 3), X, "b"),
     (lambda x: DensityRatio(Logistic(), n_folds=2).fit(X, x), X, "x_q"),
     (lambda x: kl_to_prior(X, X, x), X, "z_prior"),
     (total_correlation, X, "z"),
