@@ -46,6 +46,20 @@ from dgm_course.flows import (
     image_orders,
     realnvp,
 )
+from dgm_course.gan import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    MinibatchDiscrimination,
+    VirtualBatchNorm,
+    bilinear_game,
+    dirac_gan,
+    feature_matching_loss,
+    gradient_penalty,
+    interpolate,
+    mode_report,
+    path,
+    simultaneous,
+)
 from dgm_course.mixtures import GaussianMixture, MeanFieldGaussian
 from dgm_course.sequences import (
     GPT,
@@ -90,6 +104,7 @@ MIXTURE = GaussianMixture(1).fit(X)
 CODES = VectorQuantizer(4, 2)
 VQ = VQVAE(4, CODES, n_features=4, n_halvings=0)
 BRACKETS, TOKENS = data.Brackets(), data.to_tokens("abab")
+DCGAN, GRID = DCGANGenerator(8), data.gaussian_grid_density()
 WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
 TOKENS, WORDS = torch.zeros(6, 3, dtype=torch.long), GPT(4, 5, 1, 2, 4)
 HEADS = torch.zeros(1, 2, 5, 1)
@@ -153,6 +168,15 @@ HEADS = torch.zeros(1, 2, 5, 1)
         (lambda n: VQ.sample(n, (3, 3), Uniform(4)), "n"),
         (GumbelSoftmax(X).rsample, "n_samples"),
         (data.LaggedProcess, "lag"),
+        (lambda n: data.gaussian_grid(n, 0), "n"),
+        (lambda n: data.gaussian_grid_density(n), "side"),
+        (DCGANGenerator, "size"),
+        (lambda n: DCGANDiscriminator(8, n), "n_features"),
+        (DCGAN.sample, "n"),
+        (lambda n: MinibatchDiscrimination(2, n), "n_kernels"),
+        (lambda n: VirtualBatchNorm(2, n), "n_reference"),
+        (lambda n: path(simultaneous, bilinear_game(), X, 0.1, n), "n_steps"),
+        (lambda n: interpolate(X, X, n), "n"),
         (data.Chirps, "period"),
         (lambda n: data.MarkovChain.random(3, n, generator=0), "order"),
         (data.Brackets, "n_kinds"),
@@ -186,6 +210,11 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
         (lambda v: data.Chirps(radius=v), "radius"),
         (lambda v: data.MarkovChain.random(2, temperature=v, generator=0), "temperature"),
         (lambda v: data.ngram_nats(TOKENS, TOKENS, 1, v), "smoothing"),
+        (lambda v: data.gaussian_grid_density(scale=v), "scale"),
+        (lambda v: data.gaussian_grid(3, 0, spacing=v), "spacing"),
+        (lambda v: path(simultaneous, bilinear_game(), X, v, 3), "eta"),
+        (lambda v: mode_report(X, GRID, within=v), "within"),
+        (lambda v: VirtualBatchNorm(2, 2, v), "eps"),
         (lambda v: linear_student_optimum([0.5], v, 2), "sigma"),
     ],
 )
@@ -220,6 +249,17 @@ TENSORS = [
     (probability.Estimate.from_samples, X[0], "samples"),
     (lambda x: losses.log_loss(X[0], x), X[0], "label"),
     (lambda x: gan_value(X[0], x), X[0], "logit_q"),
+    (lambda x: losses.discriminator_loss(X[0], x), X[0], "fake"),
+    (lambda x: losses.optimal_discriminator(X[0], x), X[0], "log_q"),
+    (lambda x: feature_matching_loss(X, x), X, "fake"),
+    (lambda x: gradient_penalty(torch.sum, x), X, "x"),
+    (MinibatchDiscrimination(2), X, "h"),
+    (VirtualBatchNorm(2, 2), X, "x"),
+    (DCGAN, X, "z"),
+    (DCGANDiscriminator(8), X, "x"),
+    (dirac_gan(), X, "w"),
+    (lambda x: mode_report(x, GRID), X, "x"),
+    (lambda x: interpolate(X, x, 3), X, "b"),
     (lambda x: DensityRatio(Logistic(), n_folds=2).fit(X, x), X, "x_q"),
     (lambda x: kl_to_prior(X, X, x), X, "z_prior"),
     (total_correlation, X, "z"),
