@@ -103,7 +103,7 @@ IMAGES = torch.zeros(2, 1, 3, 3, dtype=torch.long)
 MIXTURE = GaussianMixture(1).fit(X)
 CODES = VectorQuantizer(4, 2)
 VQ = VQVAE(4, CODES, n_features=4, n_halvings=0)
-BRACKETS, TOKENS = data.Brackets(), data.to_tokens("abab")
+BRACKETS, TEXT = data.Brackets(), data.to_tokens("abab")
 DCGAN, GRID = DCGANGenerator(8), data.gaussian_grid_density()
 WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
 TOKENS, WORDS = torch.zeros(6, 3, dtype=torch.long), GPT(4, 5, 1, 2, 4)
@@ -182,8 +182,8 @@ HEADS = torch.zeros(1, 2, 5, 1)
         (data.Brackets, "n_kinds"),
         (BRACKETS.entropy, "length"),
         (lambda n: BRACKETS.sample(n, 4), "n"),
-        (lambda n: data.windows(TOKENS, n), "length"),
-        (lambda n: data.ngram_nats(TOKENS, TOKENS, n), "n"),
+        (lambda n: data.windows(TEXT, n), "length"),
+        (lambda n: data.ngram_nats(TEXT, TEXT, n), "n"),
     ],
 )
 def test_a_count_is_an_int_from_1_on(call, name, value):
@@ -209,7 +209,7 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
         (lambda v: data.ArProcess([0.5], v), "sigma"),
         (lambda v: data.Chirps(radius=v), "radius"),
         (lambda v: data.MarkovChain.random(2, temperature=v, generator=0), "temperature"),
-        (lambda v: data.ngram_nats(TOKENS, TOKENS, 1, v), "smoothing"),
+        (lambda v: data.ngram_nats(TEXT, TEXT, 1, v), "smoothing"),
         (lambda v: data.gaussian_grid_density(scale=v), "scale"),
         (lambda v: data.gaussian_grid(3, 0, spacing=v), "spacing"),
         (lambda v: path(simultaneous, bilinear_game(), X, v, 3), "eta"),
@@ -284,11 +284,11 @@ TENSORS = [
     (CHAIN.conditionals, IMAGES[:, 0, 0], "x"),
     (BRACKETS.is_valid, IMAGES[:, 0, 0], "x"),
     (BRACKETS.decode, IMAGES[:, 0, 0], "x"),
-    (data.to_text, TOKENS, "tokens"),
-    (lambda x: data.windows(x, 2), TOKENS, "tokens"),
-    (lambda x: data.ngram_nats(TOKENS, x, 1), TOKENS, "test"),
-    (data.compressed_nats, TOKENS, "tokens"),
-    (lambda x: data.BytePairs(x, 1), TOKENS, "tokens"),
+    (data.to_text, TEXT, "tokens"),
+    (lambda x: data.windows(x, 2), TEXT, "tokens"),
+    (lambda x: data.ngram_nats(TEXT, x, 1), TOKENS, "test"),
+    (data.compressed_nats, TEXT, "tokens"),
+    (lambda x: data.BytePairs(x, 1), TEXT, "tokens"),
     (lambda x: probability.categorical_kl(X, x), X, "q_logits"),
     (lambda x: distillation_kl(WAVENET, WAVENET, x), X, "z"),
     (lambda x: distillation_kl(WAVENET, lambda _: x, X), X, "teacher's output 0"),
