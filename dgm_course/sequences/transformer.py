@@ -182,7 +182,7 @@ class Transformer(nn.Module, ABC):
     def check(self, tokens: Tensor, name: str) -> None:
         """Raise a ValueError unless tokens is a batch ``(N, T)``, T from 1 to the context."""
         check_sequences(tokens, name)
-        self._check_length(tokens.shape[1], f"{name}: length")
+        self._check_length(tokens.shape[1], f"length of {name}")
         check_integers(tokens, 0, self.n_tokens - 1, name)
 
     def _check_length(self, length: int, name: str) -> None:
