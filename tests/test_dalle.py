@@ -383,7 +383,7 @@ def test_a_prior_is_one_number_a_caption(log_prior, message):
         ({"model": GPT(V + 1, T, 1, 1, 4)}, r"n_words \+ n_codes \+ 1 = 7 tokens, .* \(1, 8, 6\)"),
         (
             {"model": GPT(V, T - 1, 1, 1, 4)},
-            "tokens: length must be at most the context, 5, got 6",
+            "length of tokens must be at most the context, 5, got 6",
         ),
         ({"model": WaveNet(2, 4)}, "dtype"),
         ({"model": nn.Embedding(V, 9)}, r"model must .* logits \(1, 7, 6\), got shape \(1, 6, 9"),
