@@ -12,7 +12,15 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 from dgm_course import causality, data, losses, probability
 from dgm_course.autoregressive import GatedPixelCNN, IndependentPixels, PixelCNN, Uniform
 from dgm_course.checks import MOST, check_count, check_number
-from dgm_course.codes import VQVAE, VQVAE2, DiscreteVAE, GumbelSoftmax, VectorQuantizer
+from dgm_course.codes import (
+    VQVAE,
+    VQVAE2,
+    DiscreteVAE,
+    GumbelSoftmax,
+    ModelTokens,
+    PatchTokens,
+    VectorQuantizer,
+)
 from dgm_course.density_ratio import (
     MLP,
     DensityRatio,
@@ -62,6 +70,7 @@ from dgm_course.gan import (
 )
 from dgm_course.mixtures import GaussianMixture, MeanFieldGaussian
 from dgm_course.sequences import (
+    DALLE,
     GPT,
     KeyValueCache,
     SparseTransformer,
@@ -105,6 +114,9 @@ CODES = VectorQuantizer(4, 2)
 VQ = VQVAE(4, CODES, n_features=4, n_halvings=0)
 BRACKETS, TEXT = data.Brackets(), data.to_tokens("abab")
 DCGAN, GRID = DCGANGenerator(8), data.gaussian_grid_density()
+PATCHES, VQ_TOKENS = PatchTokens(4, 3, n_levels=4), ModelTokens(VQ)
+# Two words of a caption, one patch of an image: V = 2 + 4 + 1, T = 2 + 1.
+PICTURES = DALLE(GPT(7, 3, 1, 2, 4), PATCHES, n_words=2, n_text=2, size=(1, 1))
 WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
 TOKENS, WORDS = torch.zeros(6, 3, dtype=torch.long), GPT(4, 5, 1, 2, 4)
 HEADS = torch.zeros(1, 2, 5, 1)
@@ -159,6 +171,12 @@ HEADS = torch.zeros(1, 2, 5, 1)
         (lambda n: score_entries(2, n), "stride"),
         (lambda n: sparse_attention(HEADS, HEADS, HEADS, n), "stride"),
         (lambda n: KeyValueCache(WORDS, n, 5), "n"),
+        (lambda n: DALLE(WORDS, PATCHES, n, 2, (1, 1)), "n_words"),
+        (lambda n: DALLE(WORDS, PATCHES, 2, n, (1, 1)), "n_text"),
+        (lambda n: PICTURES.generate(TOKENS[0, :2], n), "n"),
+        (PatchTokens, "n_codes"),
+        (lambda n: PatchTokens(4, n), "patch"),
+        (lambda n: PATCHES.fit(IMAGES, n), "n_steps"),
         (lambda n: KeyValueCache(WORDS, 2, n), "length"),
         (lambda n: VectorQuantizer(n, 2), "n_codes"),
         (lambda n: VectorQuantizer(4, n), "dim"),
@@ -277,6 +295,16 @@ TENSORS = [
     (KeyValueCache(WORDS, 6, 3), TOKENS, "read"),
     (lambda x: sparse_attention(x, HEADS, HEADS, 2), HEADS, "q"),
     (lambda x: sparse_attention(HEADS, HEADS, x, 2), HEADS, "v"),
+    (lambda x: PICTURES.terms(x, IMAGES[:, 0, :1, :1]), TOKENS[:2, :2], "captions"),
+    (lambda x: PICTURES.terms(TOKENS[:2, :2], x), IMAGES[:, 0, :1, :1], "z"),
+    (lambda x: PICTURES.log_prob(TOKENS[:2, :2], x), IMAGES, "x"),
+    (lambda x: PICTURES.caption_log_prob(IMAGES, x), TOKENS[:2, :2], "captions"),
+    (lambda x: PICTURES.generate(x, 2), TOKENS[0, :2], "caption"),
+    (PATCHES.encode, IMAGES, "x"),
+    (PATCHES.decode, IMAGES[:, 0], "z"),
+    (VQ_TOKENS.encode, IMAGES, "x"),
+    (VQ_TOKENS.decode, IMAGES[:, 0], "z"),
+    (data.decode_caption, TOKENS[0], "tokens"),
     (CHAIN.log_prob, IMAGES[:, 0, 0], "x"),
     (data.ArProcess([0.5]).conditionals, X, "x"),
     (data.ArProcess([0.5]).spectrum, X[0], "frequency"),

@@ -211,7 +211,7 @@ class DALLE(nn.Module):
             captions: the M captions among which x has its own, ``(M, n_text)``.
             log_prior: log p(c) in nats, ``(M,)``, up to a constant: zeros for captions that are
                 equally likely. None takes the model's own, by which a combination that training
-                never showed is nearly impossible; it tells no lengths apart.
+                never showed is rare, and captions of all lengths are equally so.
         """
         self._check_captions(captions)
         pairs = self._all_pairs(captions, self.encode(images))
