@@ -40,6 +40,12 @@ def test_attention_is_a_weighted_mean_of_what_is_not_later(n_queries, n_keys):
         torch.testing.assert_close(out[row, head, i], expected, atol=1e-12, rtol=0)
 
 
+def test_more_queries_than_keys_are_refused():
+    q, k = torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 3, 2)
+    with pytest.raises(ValueError, match="at most as many positions as k, 3, got 4"):
+        causal_attention(q, k, k)
+
+
 @pytest.mark.parametrize(("n_layers", "n_heads"), [(1, 1), (3, 4)])
 def test_logits_are_those_of_torchs_own_layers(n_layers, n_heads):
     model, tokens = gpt(n_layers, n_heads=n_heads), tokens_of()

@@ -33,9 +33,21 @@ Method = Literal["cached", "full"]
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """out_t = Σ_s≤t a_ts v_s, a_t = softmax_s≤t(q_t · k_s / √D), for each of H heads.
 
+    Source: Vaswani et al. 2017, equation 1, https://arxiv.org/abs/1706.03762.
+
     Shapes: q ``(N, H, T, D)``, of the last T of S positions; k and v ``(N, H, S, D)``; out as q.
+
+    Raises:
+        ValueError: for more queries than keys.
+
+    Example:
+        >>> v = torch.arange(4.0).view(1, 1, 4, 1)  # of equal scores all s ≤ t weigh the same
+        >>> causal_attention(torch.zeros(1, 1, 2, 1), torch.zeros(1, 1, 4, 1), v).flatten()
+        tensor([1.0000, 1.5000])
     """
     n_queries, n_keys = q.shape[2], k.shape[2]
+    if n_queries > n_keys:
+        raise ValueError(f"q must have at most as many positions as k, {n_keys}, got {n_queries}")
     if n_queries in (1, n_keys):  # the last position sees all
         return scaled_dot_product_attention(q, k, v, is_causal=n_queries > 1)
     # is_causal would let the first query see the first key alone, wherever that query stands.
@@ -47,8 +59,11 @@ class Transformer(nn.Module, ABC):
     """p(x) = Π p(x_t | x_<t) of tokens; x_t−1 meets those before it in L layers.
 
     A layer adds to each h_t first W a_t, where a_t is attention's mean over positions s ≤ t, then a
-    network of one hidden layer, 4 × width; both read h_t normalised. Before the first token
-    a start token is read, so that token has a probability, too.
+    network of one hidden layer, 4 × width; both read h_t normalised. A start token is read before
+    the first one, so that this has a probability, too.
+
+    Source: Vaswani et al. 2017, section 3, https://arxiv.org/abs/1706.03762, its decoder without
+    the encoder; what a layer reads is normalised first: Radford et al. 2019, as for `GPT`.
 
     Args:
         n_tokens: size V of the vocabulary 0 … V − 1; V itself is the start token.
@@ -56,6 +71,11 @@ class Transformer(nn.Module, ABC):
         n_heads: heads H of a layer, a divisor of width.
         width: numbers per position.
         attentions: the attention of each layer, as the module says.
+
+    Shapes: integers ``(N, T)``, T ≤ context, to logits ``(N, V, T)``.
+
+    Raises:
+        ValueError: for arguments outside these bounds, and for tokens as `GPT` does.
     """
 
     def __init__(
