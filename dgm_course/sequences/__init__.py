@@ -5,11 +5,17 @@ from dgm_course.sequences.distillation import (
     distillation_kl,
     linear_student_optimum,
 )
+from dgm_course.sequences.gpt import GPT
+from dgm_course.sequences.transformer import KeyValueCache, Transformer, causal_attention
 from dgm_course.sequences.wavenet import WaveNet
 
 __all__ = [
+    "GPT",
     "DistillationTerms",
+    "KeyValueCache",
+    "Transformer",
     "WaveNet",
+    "causal_attention",
     "distillation_kl",
     "linear_student_optimum",
 ]
