@@ -6,6 +6,13 @@ from dgm_course.sequences.distillation import (
     linear_student_optimum,
 )
 from dgm_course.sequences.gpt import GPT
+from dgm_course.sequences.sparse_attention import (
+    fixed_masks,
+    reach,
+    score_entries,
+    sparse_attention,
+    strided_masks,
+)
 from dgm_course.sequences.transformer import KeyValueCache, Transformer, causal_attention
 from dgm_course.sequences.wavenet import WaveNet
 
@@ -17,5 +24,10 @@ __all__ = [
     "WaveNet",
     "causal_attention",
     "distillation_kl",
+    "fixed_masks",
     "linear_student_optimum",
+    "reach",
+    "score_entries",
+    "sparse_attention",
+    "strided_masks",
 ]

@@ -1,0 +1,243 @@
+"""Attention to some of the earlier positions: who sees whom, in how many steps, at what cost."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from dgm_course.checks import check_count, check_floating, check_tensor
+
+Pattern = Literal["strided", "fixed"]
+
+
+def strided_masks(n: int, stride: int) -> Tensor:
+    """Position i sees i − l < j ≤ i with one head, j = i, i − l, i − 2l, … with the other.
+
+    If the sequence is an image in rows of l pixels, the first head looks along the row and the
+    second up the column. Any j ≤ i is reached in two steps, i − j = a l + b with 0 ≤ b < l: one up
+    the column and one along the row, in either order.
+
+    Source: Child et al. 2019, section 4.2 and figure 3, https://arxiv.org/abs/1904.10509; there the
+    first window holds l + 1 positions.
+
+    Args:
+        n: length of the sequence.
+        stride: l, about √n.
+
+    Shapes: bool ``(2, n, n)``, a head, a query i in the rows, a key j in the columns.
+
+    Raises:
+        ValueError: for n or stride below 1.
+
+    Example:
+        >>> strided_masks(6, 3).int()[:, 5].tolist()  # what the last position sees
+        [[0, 0, 0, 1, 1, 1], [0, 0, 1, 0, 0, 1]]
+    """
+    i, j, stride = _positions(n, stride)
+    back = i - j
+    return torch.stack([(back >= 0) & (back < stride), (back >= 0) & (back % stride == 0)])
+
+
+def fixed_masks(n: int, stride: int) -> Tensor:
+    """Position i sees its own block of l up to itself, or the blocks before by their last position.
+
+    The second head sees itself, too: in the first block there is nothing else to see. Any j ≤ i is
+    reached in two steps only if the first is that within the block, for j must come to the end of
+    its block before i can find it there: two layers of these heads apart need that order, and two
+    layers that have both heads have it always.
+
+    Source: Child et al. 2019, section 4.2 and figure 3, https://arxiv.org/abs/1904.10509.
+
+    Args:
+        n: length of the sequence.
+        stride: l, the length of a block, about √n.
+
+    Shapes: bool ``(2, n, n)``, as of `strided_masks`.
+
+    Raises:
+        ValueError: for n or stride below 1.
+
+    Omits: more than one position at a block's end that sums it up (their c is 1).
+
+    Example:
+        >>> fixed_masks(6, 3).int()[:, 4].tolist()  # what the fifth position sees
+        [[0, 0, 0, 1, 1, 0], [0, 0, 1, 0, 1, 0]]
+    """
+    i, j, stride = _positions(n, stride)
+    ends = (j // stride < i // stride) & (j % stride == stride - 1)
+    return torch.stack([(j <= i) & (i // stride == j // stride), ends | (i == j)])
+
+
+def _positions(n: int, stride: int) -> tuple[Tensor, Tensor, int]:
+    """Queries ``(n, 1)`` and keys ``(n,)``, and the stride as an int."""
+    j = torch.arange(check_count(n, "n"))
+    return j[:, None], j, check_count(stride, "stride")
+
+
+def reach(*layers: Tensor, residual: bool = True) -> Tensor:
+    """M_L … M_2 M_1 over Booleans: from which positions something can arrive at which.
+
+    A sum of products is "or" of "and": j arrives at i if one layer after the other, the first one
+    first, there is a position to step to. M_l is what any head of layer l sees, and position i
+    itself too where there is a path past the attention (h + attention of h).
+
+    Args:
+        layers: the masks of each layer, the one next to the input first.
+        residual: whether there is a path past each layer.
+
+    Shapes: bool masks ``(n, n)``, or ``(heads, n, n)`` of several heads; to bool ``(n, n)``.
+
+    Raises:
+        ValueError: for no layers, or masks of other shapes or dtypes.
+
+    Example:
+        >>> block, ends = fixed_masks(4, 2)
+        >>> reach(block, ends).int().tolist()
+        [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+        >>> reach(ends, block).int().tolist()  # nothing of position 0 beyond its block
+        [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1]]
+    """
+    if not layers:
+        raise ValueError("layers must hold the masks of at least one layer, got none")
+    for layer in layers:
+        check_tensor(layer, "a layer's mask")
+        if layer.dtype != torch.bool:
+            raise ValueError(f"a layer's mask must hold bool, got {layer.dtype}")
+        if layer.ndim not in (2, 3) or layer.shape[-2:] != 2 * layers[0].shape[-1:]:
+            raise ValueError(
+                "a layer's mask must have shape (n, n) or (heads, n, n), the same n in all layers, "
+                f"got {tuple(layer.shape)} after {tuple(layers[0].shape)}"
+            )
+    oneself = torch.eye(layers[0].shape[-1], dtype=torch.bool, device=layers[0].device)
+    arrives = oneself
+    for layer in layers:
+        step = layer.any(0) if layer.ndim == 3 else layer
+        step = step | oneself if residual else step
+        arrives = step.float() @ arrives.float() > 0
+    return arrives
+
+
+def score_entries(n: int, stride: int, pattern: Pattern = "strided") -> int:
+    """How many pairs of positions both heads score: Σ of the two masks, without building them.
+
+    With n = q l + r, the far head has l q (q + 1) / 2 + r (q + 1), in both patterns; the near one
+    n l − l (l − 1) / 2 if strided, q l (l + 1) / 2 + r (r + 1) / 2 if fixed. At l = √n that is
+    3/2 n^1.5 or n^1.5, to first order; dense causal attention has n (n + 1) / 2 a head.
+
+    Args:
+        n: length of the sequence.
+        stride: l; one beyond n counts as n.
+        pattern: "strided" or "fixed".
+
+    Raises:
+        ValueError: for n or stride below 1, or an unknown pattern.
+
+    Example:
+        >>> score_entries(4096, 64), score_entries(4096, 64, "fixed"), 4096 * 4097
+        (393248, 266240, 16781312)
+    """
+    n = check_count(n, "n")
+    stride = min(check_count(stride, "stride"), n)
+    check_pattern(pattern)
+    q, r = divmod(n, stride)
+    far = stride * q * (q + 1) // 2 + r * (q + 1)
+    if pattern == "strided":
+        return n * stride - stride * (stride - 1) // 2 + far
+    return (q * stride * (stride + 1) + r * (r + 1)) // 2 + far
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise a ValueError unless there is such a pattern."""
+    if pattern not in get_args(Pattern):
+        raise ValueError(f"pattern must be one of {get_args(Pattern)}, got {pattern!r}")
+
+
+def sparse_attention(
+    q: Tensor, k: Tensor, v: Tensor, stride: int, pattern: Pattern = "strided"
+) -> Tensor:
+    """softmax(q kᵀ / √D) v, over the keys that a mask of the pattern leaves: O(n √n) at l = √n.
+
+    The first half of the heads has the first mask, the second half the second. The sequence is cut
+    into m = ⌈T / l⌉ blocks, and what a mask leaves is gathered: l × l scores a block, m × m a
+    column, m for each query that looks at the blocks' ends. No T × T table is ever made.
+
+    Args:
+        q: queries of H heads, H even.
+        k: their keys.
+        v: their values.
+        stride: l; beyond T it counts as T.
+        pattern: "strided" (see `strided_masks`) or "fixed" (see `fixed_masks`).
+
+    Shapes: q, k and v ``(N, H, T, D)`` to ``(N, H, T, D)``, for any T, a multiple of l or not.
+
+    Raises:
+        ValueError: for q, k and v of other or different shapes, an odd number of heads, a stride
+            below 1 or an unknown pattern.
+
+    Example:
+        >>> q = k = torch.zeros(1, 2, 6, 1)  # equal scores, so that a query takes the mean of
+        >>> v = torch.arange(6.0).expand(1, 2, 6).unsqueeze(-1)  # the positions that it sees
+        >>> sparse_attention(q, k, v, 3)[0, ..., 0]
+        tensor([[0.0000, 0.5000, 1.0000, 2.0000, 3.0000, 4.0000],
+                [0.0000, 1.0000, 2.0000, 1.5000, 2.5000, 3.5000]])
+    """
+    for name, x in {"q": q, "k": k, "v": v}.items():
+        check_floating(x, name)
+        if x.ndim != 4 or x.numel() == 0 or x.shape[1] % 2 or x.shape != q.shape:
+            expected = "(N, H, T, D), H even, not empty, the same for q, k and v"
+            raise ValueError(f"{name} must have shape {expected}, got {tuple(x.shape)}")
+    n, heads, length, dim = q.shape
+    stride = min(check_count(stride, "stride"), length)
+    check_pattern(pattern)
+    near, far = (_row, _column) if pattern == "strided" else (_block, _ends)
+    halves = [
+        # What fills the last block comes after every query, and no head looks ahead.
+        attend(*(_in_blocks(x, stride) for x in (q[:, part], k[:, part], v[:, part])))
+        for attend, part in ((near, slice(heads // 2)), (far, slice(heads // 2, heads)))
+    ]
+    y = torch.cat([half.reshape(n, heads // 2, -1, dim) for half in halves], 1)
+    return y[:, :, :length]
+
+
+def _in_blocks(x: Tensor, stride: int) -> Tensor:
+    """``(N, H, T, D)`` to ``(N H, m, l, D)``, the last block filled up with zeros."""
+    return pad(x, (0, 0, 0, -x.shape[2] % stride)).unflatten(2, (-1, stride)).flatten(0, 1)
+
+
+def _block(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """One's own block, up to oneself; as the next three, ``(N H, m, l, D)`` to the same."""
+    return scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def _column(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same place of the blocks before, and oneself."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+
+
+def _row(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The last l positions: of one's own block up to oneself, of the block before it the rest."""
+    q = q * q.shape[-1] ** -0.5
+    first = (0, 0, 0, 0, 1, 0)  # a block in front of the first one, which has none before it
+    own = q @ k.mT  # (N H, m, l, l)
+    before = pad(q[:, 1:] @ k[:, :-1].mT, first, value=-torch.inf)
+    weights = torch.where(torch.ones_like(own[0, 0]).tril().bool(), own, before).softmax(-1)
+    return weights.tril() @ v + pad(weights[:, 1:].triu(1) @ v[:, :-1], first)
+
+
+def _ends(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The ends of the blocks before, and in the place of one's own block's end oneself."""
+    m, stride = q.shape[1:3]
+    q = q * q.shape[-1] ** -0.5
+    end_k, end_v = k[:, :, -1], v[:, :, -1]  # (N H, m, D)
+    scores = (q.flatten(1, 2) @ end_k.mT).unflatten(1, (m, stride))  # (N H, m, l, m)
+    own = torch.eye(m, dtype=torch.bool, device=q.device)[:, None]  # (m, 1, m)
+    later = torch.ones(m, m, dtype=torch.bool, device=q.device).triu(1)[:, None]
+    scores = torch.where(own, (q * k).sum(-1, keepdim=True), scores)
+    weights = scores.masked_fill(later, -torch.inf).softmax(-1)
+    of_oneself = weights.diagonal(dim1=1, dim2=3).mT.unsqueeze(-1)  # (N H, m, l, 1)
+    of_ends = weights.masked_fill(own, 0).flatten(1, 2) @ end_v
+    return of_oneself * v + of_ends.unflatten(1, (m, stride))
