@@ -220,6 +220,31 @@ def test_what_fills_the_last_block_is_seen_by_nobody(pattern):
         torch.testing.assert_close(shorter, ours[:, :, :length], atol=1e-12, rtol=0)
 
 
+@both_patterns
+@pytest.mark.parametrize("stride", [1, 3, 4, 10, 20])
+def test_the_queries_of_the_last_positions_get_what_they_get_among_all(pattern, stride):
+    q, k, v = heads(length=11)
+    whole = sparse_attention(q, k, v, stride, pattern)
+    for n_read, n_queries in [(11, 1), (11, 4), (11, 10), (2, 1), (7, 3)]:
+        last = slice(n_read - n_queries, n_read)
+        some = sparse_attention(q[:, :, last], k[:, :, :n_read], v[:, :, :n_read], stride, pattern)
+        torch.testing.assert_close(some, whole[:, :, last], atol=1e-12, rtol=0)
+
+
+@both_patterns
+def test_one_more_query_reads_about_the_square_roots_of_the_positions_alone(pattern):
+    """Rows that it does not see may hold anything."""
+    n, stride = 64, 8
+    q, k, v = (x.detach() for x in heads(length=n))
+    for t in (0, 7, 8, 30, 63):
+        seen = MASKS[pattern](n, stride)[:, t].repeat_interleave(2, 0)[None, :, : t + 1, None]
+        unread = [x[:, :, : t + 1].masked_fill(~seen, math.nan) for x in (k, v)]
+        one = sparse_attention(q[:, :, [t]], *unread, stride, pattern)
+        torch.testing.assert_close(
+            one, masked(q, k, v, stride, pattern)[:, :, [t]], atol=1e-12, rtol=0
+        )
+
+
 class Largest(TorchDispatchMode):
     """The numbers in the largest tensor that any operation makes."""
 
@@ -280,8 +305,14 @@ def test_unknown_patterns_are_refused():
         (0, lambda x: x[0], r"q must have shape \(N, H, T, D\), H even, .* got \(4, 10, 3\)"),
         (0, lambda x: x[:, :3], r"q must have shape .* got \(2, 3, 10, 3\)"),
         (0, lambda x: x[:0], r"q must have shape .* got \(0, 4, 10, 3\)"),
-        (1, lambda x: x[:, :, :9], r"k must have shape .* got \(2, 4, 9, 3\)"),
-        (2, lambda x: x[..., :2], r"v must have shape .* got \(2, 4, 10, 2\)"),
+        (0, lambda x: x[:1], r"k and v must have shape \(1, 4, S, 3\), .* got \(2, 4, 10, 3\) and"),
+        (
+            1,
+            lambda x: x[:, :, :9],
+            r"S at least 10, as q has, got \(2, 4, 9, 3\) and \(2, 4, 10, 3",
+        ),
+        (2, lambda x: x[..., :2], r"\(2, 4, S, 3\), .* got \(2, 4, 10, 3\) and \(2, 4, 10, 2\)"),
+        (2, lambda x: x[:, :2], r"\(2, 4, S, 3\), .* got \(2, 4, 10, 3\) and \(2, 2, 10, 3\)"),
         (2, lambda x: x.long(), "v must hold floating-point numbers, got torch.int64"),
         (1, lambda x: x.tolist(), "k must be a torch.Tensor, got list"),
     ],

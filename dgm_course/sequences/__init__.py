@@ -13,6 +13,7 @@ from dgm_course.sequences.sparse_attention import (
     sparse_attention,
     strided_masks,
 )
+from dgm_course.sequences.sparse_transformer import SparseTransformer
 from dgm_course.sequences.transformer import KeyValueCache, Transformer, causal_attention
 from dgm_course.sequences.wavenet import WaveNet
 
@@ -20,6 +21,7 @@ __all__ = [
     "GPT",
     "DistillationTerms",
     "KeyValueCache",
+    "SparseTransformer",
     "Transformer",
     "WaveNet",
     "causal_attention",

@@ -20,7 +20,7 @@ def strided_masks(n: int, stride: int) -> Tensor:
     second up the column. Any j ≤ i is reached in two steps, i − j = a l + b with 0 ≤ b < l: one up
     the column and one along the row, in either order.
 
-    Source: Child et al. 2019, section 4.2 and figure 3, https://arxiv.org/abs/1904.10509; there the
+    Source: Child et al. 2019, section 4.3 and figure 3, https://arxiv.org/abs/1904.10509; there the
     first window holds l + 1 positions.
 
     Args:
@@ -49,7 +49,7 @@ def fixed_masks(n: int, stride: int) -> Tensor:
     its block before i can find it there: two layers of these heads apart need that order, and two
     layers that have both heads have it always.
 
-    Source: Child et al. 2019, section 4.2 and figure 3, https://arxiv.org/abs/1904.10509.
+    Source: Child et al. 2019, section 4.3 and figure 3, https://arxiv.org/abs/1904.10509.
 
     Args:
         n: length of the sequence.
@@ -162,20 +162,22 @@ def sparse_attention(
 
     The first half of the heads has the first mask, the second half the second. The sequence is cut
     into m = ⌈T / l⌉ blocks, and what a mask leaves is gathered: l × l scores a block, m × m a
-    column, m for each query that looks at the blocks' ends. No T × T table is ever made.
+    column, m for each query that looks at the blocks' ends. No T × T table is ever made. Fewer
+    queries than keys are those of the last positions, as in sampling: each gathers its own keys.
 
     Args:
-        q: queries of H heads, H even.
-        k: their keys.
+        q: queries of H heads, H even, at the last T of S positions.
+        k: the keys of all positions.
         v: their values.
-        stride: l; beyond T it counts as T.
+        stride: l; beyond S it counts as S.
         pattern: "strided" (see `strided_masks`) or "fixed" (see `fixed_masks`).
 
-    Shapes: q, k and v ``(N, H, T, D)`` to ``(N, H, T, D)``, for any T, a multiple of l or not.
+    Shapes: q ``(N, H, T, D)``, k and v ``(N, H, S, D)``, S ≥ T, to ``(N, H, T, D)``; neither need
+    be a multiple of l.
 
     Raises:
-        ValueError: for q, k and v of other or different shapes, an odd number of heads, a stride
-            below 1 or an unknown pattern.
+        ValueError: for q, k and v of other shapes, an odd number of heads, a stride below 1 or an
+            unknown pattern.
 
     Example:
         >>> q = k = torch.zeros(1, 2, 6, 1)  # equal scores, so that a query takes the mean of
@@ -184,22 +186,51 @@ def sparse_attention(
         tensor([[0.0000, 0.5000, 1.0000, 2.0000, 3.0000, 4.0000],
                 [0.0000, 1.0000, 2.0000, 1.5000, 2.5000, 3.5000]])
     """
-    for name, x in {"q": q, "k": k, "v": v}.items():
-        check_floating(x, name)
-        if x.ndim != 4 or x.numel() == 0 or x.shape[1] % 2 or x.shape != q.shape:
-            expected = "(N, H, T, D), H even, not empty, the same for q, k and v"
-            raise ValueError(f"{name} must have shape {expected}, got {tuple(x.shape)}")
-    n, heads, length, dim = q.shape
-    stride = min(check_count(stride, "stride"), length)
+    _check_heads(q, k, v)
+    stride = check_count(stride, "stride")
     check_pattern(pattern)
+    n, heads, length, dim = q.shape
+    if length < (n_read := k.shape[2]):
+        steps = [(q[:, :, [t - n_read]], t) for t in range(n_read - length, n_read)]
+        return torch.cat([_step(one, k, v, t, stride, pattern) for one, t in steps], 2)
+    stride = min(stride, length)
     near, far = (_row, _column) if pattern == "strided" else (_block, _ends)
     halves = [
         # What fills the last block comes after every query, and no head looks ahead.
-        attend(*(_in_blocks(x, stride) for x in (q[:, part], k[:, part], v[:, part])))
+        attend(*(_in_blocks(x[:, part], stride) for x in (q, k, v)))
         for attend, part in ((near, slice(heads // 2)), (far, slice(heads // 2, heads)))
     ]
     y = torch.cat([half.reshape(n, heads // 2, -1, dim) for half in halves], 1)
     return y[:, :, :length]
+
+
+def _check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raise a ValueError unless q, k and v are of an even number of heads and fit each other."""
+    for name, x in {"q": q, "k": k, "v": v}.items():
+        check_floating(x, name)
+        if x.ndim != 4 or x.numel() == 0 or x.shape[1] % 2:
+            expected = "(N, H, T, D), H even, not empty"
+            raise ValueError(f"{name} must have shape {expected}, got {tuple(x.shape)}")
+    n, heads, length, dim = q.shape
+    if k.shape != v.shape or k.shape != (n, heads, max(length, k.shape[2]), dim):
+        raise ValueError(
+            f"k and v must have shape ({n}, {heads}, S, {dim}), S at least {length}, as q has, got "
+            f"{tuple(k.shape)} and {tuple(v.shape)}"
+        )
+
+
+def _step(q: Tensor, k: Tensor, v: Tensor, t: int, stride: int, pattern: Pattern) -> Tensor:
+    """One query ``(N, H, 1, D)``, at position t, on its own rows of the keys and values."""
+    start = t - t % stride  # of its block
+    seen: list[slice | list[int]] = (
+        [slice(max(0, t + 1 - stride), t + 1), slice(t % stride, t + 1, stride)]
+        if pattern == "strided"
+        else [slice(start, t + 1), [*range(stride - 1, start, stride), t]]
+    )
+    halves = zip(seen, *(x.split(q.shape[1] // 2, 1) for x in (q, k, v)), strict=True)
+    return torch.cat(
+        [scaled_dot_product_attention(q, k[:, :, at], v[:, :, at]) for at, q, k, v in halves], 1
+    )
 
 
 def _in_blocks(x: Tensor, stride: int) -> Tensor:
