@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dgm_course.checks import check_count, check_floating, check_integers, check_tensor
+from dgm_course.checks import (
+    check_count,
+    check_floating,
+    check_integers,
+    check_same_shape,
+    check_tensor,
+    values_are_checked,
+)
 
 
 class Estimate(NamedTuple):
@@ -39,13 +46,17 @@ class Estimate(NamedTuple):
 def log_mean_exp(values: Tensor, dim: int) -> Tensor:
     """log (1/S Σ exp vₛ) along ``dim``, of size S ≥ 1, without overflow; that axis is gone."""
     check_floating(values, "values")
-    if isinstance(dim, bool) or not isinstance(dim, int):
-        raise ValueError(f"dim must be an int, got {dim!r}")
-    if not -values.ndim <= dim < values.ndim:
-        raise ValueError(f"dim must be an axis of values, {tuple(values.shape)}, got {dim}")
+    _check_axis(dim, values, "values")
     if values.shape[dim] == 0:
         raise ValueError(f"values must not be empty along dim {dim}, got {tuple(values.shape)}")
     return torch.logsumexp(values, dim) - math.log(values.shape[dim])
+
+
+def _check_axis(dim: int, values: Tensor, name: str) -> None:
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        raise ValueError(f"dim must be an int, got {dim!r}")
+    if not -values.ndim <= dim < values.ndim:
+        raise ValueError(f"dim must be an axis of {name}, {tuple(values.shape)}, got {dim}")
 
 
 def bits_per_dim(nats: Tensor, n_dims: int) -> Tensor:
@@ -120,6 +131,43 @@ def logistic_level_log_prob(
     lowest, highest = levels == 0, levels == n_levels - 1
     width = width.masked_fill(lowest | highest, 0)
     return below.masked_fill(highest, 0) + above.masked_fill(lowest, 0) + width
+
+
+def categorical_kl(p_logits: Tensor, q_logits: Tensor, dim: int = 1) -> Tensor:
+    """KL(p ‖ q) = Σ_v p_v (log p_v − log q_v) in nats, of p and q = softmax(logits) along ``dim``.
+
+    With a source's exact conditionals as p and a model's logits as q it is what the model loses at
+    each step on average over the next symbol, free of the noise that one drawn symbol has.
+
+    Args:
+        p_logits: logits, or log-probabilities, which softmax leaves as they are; −inf for 0.
+        q_logits: those of q, of the same shape.
+        dim: the axis of the categories: 1 for a sequence model's ``(N, V, T)``.
+
+    Shapes: two of one shape, to that shape without ``dim``.
+
+    Raises:
+        ValueError: for other shapes, logits that are NaN or +inf, or −inf for all categories.
+
+    Example:
+        >>> p, q = torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.5, 0.25]])
+        >>> categorical_kl(p.log(), q.log(), 0)  # ½ ln 2, as log 2 is lost half of the time
+        tensor(0.3466)
+    """
+    check_same_shape("p_logits", p_logits, "q_logits", q_logits)
+    logs = []
+    for name, logits in (("p_logits", p_logits), ("q_logits", q_logits)):
+        check_floating(logits, name)
+        _check_axis(dim, logits, name)
+        logs.append(logits.log_softmax(dim))
+        if values_are_checked() and logs[-1].isnan().any():
+            raise ValueError(
+                f"{name} must have a finite one along dim {dim} and no NaN or +inf, got "
+                f"{int(logs[-1].isnan().any(dim).sum())} laws without"
+            )
+    log_p, log_q = logs
+    gap = (log_p - log_q).masked_fill(log_p.isneginf(), 0)  # 0 log 0 = 0, whatever q says
+    return (log_p.exp() * gap).sum(dim)
 
 
 Kind = Literal["exact", "bound"]

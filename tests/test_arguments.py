@@ -78,6 +78,7 @@ IMAGES = torch.zeros(2, 1, 3, 3, dtype=torch.long)
 MIXTURE = GaussianMixture(1).fit(X)
 CODES = VectorQuantizer(4, 2)
 VQ = VQVAE(4, CODES, n_features=4, n_halvings=0)
+BRACKETS, TOKENS = data.Brackets(), data.to_tokens("abab")
 WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
 
 
@@ -123,6 +124,12 @@ WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
         (GumbelSoftmax(X).rsample, "n_samples"),
         (data.LaggedProcess, "lag"),
         (data.Chirps, "period"),
+        (lambda n: data.MarkovChain.random(3, n, generator=0), "order"),
+        (data.Brackets, "n_kinds"),
+        (BRACKETS.entropy, "length"),
+        (lambda n: BRACKETS.sample(n, 4), "n"),
+        (lambda n: data.windows(TOKENS, n), "length"),
+        (lambda n: data.ngram_nats(TOKENS, TOKENS, n), "n"),
     ],
 )
 def test_a_count_is_an_int_from_1_on(call, name, value):
@@ -145,6 +152,8 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
         (lambda v: fixed_noise_rate(v, 1.0), "eigenvalue"),
         (lambda v: data.ArProcess([0.5], v), "sigma"),
         (lambda v: data.Chirps(radius=v), "radius"),
+        (lambda v: data.MarkovChain.random(2, temperature=v, generator=0), "temperature"),
+        (lambda v: data.ngram_nats(TOKENS, TOKENS, 1, v), "smoothing"),
         (lambda v: linear_student_optimum([0.5], v, 2), "sigma"),
     ],
 )
@@ -194,6 +203,15 @@ TENSORS = [
     (data.ArProcess([0.5]).conditionals, X, "x"),
     (data.ArProcess([0.5]).spectrum, X[0], "frequency"),
     (data.Chirps(4).log_prob, X, "x"),
+    (CHAIN.conditionals, IMAGES[:, 0, 0], "x"),
+    (BRACKETS.is_valid, IMAGES[:, 0, 0], "x"),
+    (BRACKETS.decode, IMAGES[:, 0, 0], "x"),
+    (data.to_text, TOKENS, "tokens"),
+    (lambda x: data.windows(x, 2), TOKENS, "tokens"),
+    (lambda x: data.ngram_nats(TOKENS, x, 1), TOKENS, "test"),
+    (data.compressed_nats, TOKENS, "tokens"),
+    (lambda x: data.BytePairs(x, 1), TOKENS, "tokens"),
+    (lambda x: probability.categorical_kl(X, x), X, "q_logits"),
     (lambda x: distillation_kl(WAVENET, WAVENET, x), X, "z"),
     (lambda x: distillation_kl(WAVENET, lambda _: x, X), X, "teacher's output 0"),
     (lambda x: probability.gaussian_log_prob(X, x, X), X, "mean"),

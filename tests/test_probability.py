@@ -9,6 +9,7 @@ from dgm_course.checks import check_points, unchecked_values
 from dgm_course.probability import (
     Estimate,
     bits_per_dim,
+    categorical_kl,
     gaussian_log_prob,
     likelihood_row,
     log_mean_exp,
@@ -219,3 +220,52 @@ def test_rows_are_read_as_they_were_written(tmp_path):
         for estimate, exact in zip(row[5:7], other[5:7], strict=True):
             assert estimate == pytest.approx(exact, abs=1e-4)
             assert isinstance(estimate, Estimate)
+
+
+# --- KL of categoricals -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2, -1])
+def test_categorical_kl_is_that_of_torch(dim):
+    generator = torch.Generator().manual_seed(0)
+    p, q = (3 * torch.randn(2, 4, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    laws = (torch.distributions.Categorical(logits=x.movedim(dim, -1)) for x in (p, q))
+    expected = torch.distributions.kl_divergence(*laws)
+    torch.testing.assert_close(categorical_kl(p, q, dim), expected)
+    torch.testing.assert_close(categorical_kl(p + 5, q.log_softmax(dim) - 3, dim), expected)
+    if dim == 1:
+        assert torch.equal(categorical_kl(p, q), categorical_kl(p, q, 1))
+
+
+def test_categorical_kl_has_a_gradient_also_where_p_is_0():
+    p = torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64)
+    q_logits = torch.tensor([[0.3, -1.0, 0.2]], dtype=torch.float64, requires_grad=True)
+    kl = categorical_kl(p.log(), q_logits)
+    (grad,) = torch.autograd.grad(kl.sum(), q_logits)
+    torch.testing.assert_close(grad, q_logits.softmax(1) - p)
+
+
+def test_categorical_kl_of_laws_with_zeros():
+    none = -math.inf
+    p = torch.tensor([[0.0, none], [0.0, none], [0.0, 0.0], [none, 0.0]])
+    q = torch.tensor([[0.0, none], [0.0, 0.0], [0.0, none], [0.0, 0.0]])
+    expected = [0.0, math.log(2), math.inf, math.log(2)]
+    assert categorical_kl(p, q).tolist() == [pytest.approx(v) for v in expected]
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "dim", "words"),
+    [
+        (torch.zeros(2, 3), torch.zeros(2, 1), 1, r"same shape, got \(2, 3\) and \(2, 1\)"),
+        (torch.zeros(2, 3).long(), torch.zeros(2, 3), 1, "p_logits must hold floating-point"),
+        (torch.zeros(2, 3), torch.zeros(2, 3).long(), 1, "q_logits must hold floating-point"),
+        (torch.zeros(2, 3), torch.full((2, 3), math.nan), 1, "q_logits must .* got 2 laws"),
+        (torch.tensor([[0, math.inf], [0, 1]]), torch.zeros(2, 2), 1, "p_logits must .* got 1 law"),
+        (torch.full((2, 3), -math.inf), torch.zeros(2, 3), 1, "p_logits must have a finite one"),
+        (torch.zeros(3), torch.zeros(3), 1, r"dim must be an axis of p_logits, \(3,\), got 1"),
+        (torch.zeros(3), torch.zeros(3), 0.0, "dim must be an int, got 0.0"),
+    ],
+)
+def test_categorical_kl_refuses(p, q, dim, words):
+    with pytest.raises(ValueError, match=words):
+        categorical_kl(p, q, dim)

@@ -1,9 +1,19 @@
 """Data for the lectures: offline first, seeded, checked."""
 
+from dgm_course.data.brackets import Brackets
+from dgm_course.data.byte_pairs import BytePairs
 from dgm_course.data.images import Images, binarise, digits
 from dgm_course.data.mnist import data_folder, fetch, mnist
 from dgm_course.data.series import ArProcess, Chirps, LaggedProcess, MarkovChain
 from dgm_course.data.stored import results
+from dgm_course.data.text import (
+    compressed_nats,
+    ngram_nats,
+    pydoc_text,
+    to_text,
+    to_tokens,
+    windows,
+)
 from dgm_course.data.toy import (
     ENERGIES,
     checkerboard,
@@ -21,12 +31,15 @@ from dgm_course.data.toy import (
 __all__ = [
     "ENERGIES",
     "ArProcess",
+    "Brackets",
+    "BytePairs",
     "Chirps",
     "Images",
     "LaggedProcess",
     "MarkovChain",
     "binarise",
     "checkerboard",
+    "compressed_nats",
     "correlated_gaussian",
     "data_folder",
     "digits",
@@ -36,9 +49,14 @@ __all__ = [
     "fetch",
     "log_normaliser",
     "mnist",
+    "ngram_nats",
     "pinwheel",
+    "pydoc_text",
     "results",
     "spirals",
+    "to_text",
+    "to_tokens",
     "two_moons",
     "two_moons_log_prob",
+    "windows",
 ]
