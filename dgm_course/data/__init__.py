@@ -2,6 +2,16 @@
 
 from dgm_course.data.brackets import Brackets
 from dgm_course.data.byte_pairs import BytePairs
+from dgm_course.data.captions import (
+    CAPTIONS,
+    HELD_OUT,
+    WORDS,
+    Captioned,
+    CaptionJudge,
+    captioned_digits,
+    decode_caption,
+    encode_caption,
+)
 from dgm_course.data.images import Images, binarise, digits
 from dgm_course.data.mnist import data_folder, fetch, mnist
 from dgm_course.data.series import ArProcess, Chirps, LaggedProcess, MarkovChain
@@ -29,22 +39,30 @@ from dgm_course.data.toy import (
 )
 
 __all__ = [
+    "CAPTIONS",
     "ENERGIES",
+    "HELD_OUT",
+    "WORDS",
     "ArProcess",
     "Brackets",
     "BytePairs",
+    "CaptionJudge",
+    "Captioned",
     "Chirps",
     "Images",
     "LaggedProcess",
     "MarkovChain",
     "binarise",
+    "captioned_digits",
     "checkerboard",
     "compressed_nats",
     "correlated_gaussian",
     "data_folder",
+    "decode_caption",
     "digits",
     "eight_gaussians",
     "eight_gaussians_density",
+    "encode_caption",
     "energy",
     "fetch",
     "log_normaliser",

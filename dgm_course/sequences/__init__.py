@@ -1,5 +1,6 @@
 """Sequence models: p(x) = Π p(x_t | x_<t), read in one pass, written step by step."""
 
+from dgm_course.sequences.dalle import DALLE, ImageTokens, TextAndImage
 from dgm_course.sequences.distillation import (
     DistillationTerms,
     distillation_kl,
@@ -18,10 +19,13 @@ from dgm_course.sequences.transformer import KeyValueCache, Transformer, causal_
 from dgm_course.sequences.wavenet import WaveNet
 
 __all__ = [
+    "DALLE",
     "GPT",
     "DistillationTerms",
+    "ImageTokens",
     "KeyValueCache",
     "SparseTransformer",
+    "TextAndImage",
     "Transformer",
     "WaveNet",
     "causal_attention",
