@@ -68,10 +68,20 @@ from dgm_course.training import quick, seed_everything, training_steps
 
 Arrays = dict[str, np.ndarray]
 
+
+def dense_on_a_grid() -> Transformer:
+    """Dense attention, and places told by row and column: what the sparse models differ from."""
+    model = SparseTransformer(17, 64, 2, 4, 32, stride=8)
+    for block in model.blocks:
+        block.attention = causal_attention
+    return model
+
+
 PIXELS: dict[str, Callable[[], Transformer]] = {
     "GPT": lambda: GPT(17, 64, n_layers=2, n_heads=4, width=32),
     "strided": lambda: SparseTransformer(17, 64, 2, 4, 32, pattern="strided", stride=8),
     "fixed": lambda: SparseTransformer(17, 64, 2, 4, 32, pattern="fixed", stride=8),
+    "rows and columns": dense_on_a_grid,
     "no positions": lambda: GPT(17, 64, n_layers=2, n_heads=4, width=32, positions=False),
 }
 BYTES, BYTE_STEPS = {"n_layers": 2, "n_heads": 4, "width": 64}, 4000
@@ -186,14 +196,17 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
 def attention_seconds() -> Arrays:
     found = []
     for length in LENGTHS:
-        q, k, v = torch.randn(3, 1, 4, length, 16).requires_grad_().unbind()
-        ways = [lambda q=q, k=k, v=v: causal_attention(q, k, v)]
-        for pattern in ("strided", "fixed"):
-            stride = math.isqrt(length - 1) + 1
-            ways.append(lambda q=q, k=k, v=v, s=stride, p=pattern: sparse_attention(q, k, v, s, p))
-        found.append([seconds(lambda: way().sum().backward(retain_graph=True), 7) for way in ways])
+        qkv = torch.randn(3, 1, 4, length, 16).requires_grad_()
+        stride = math.isqrt(length - 1) + 1
+        ways = [causal_attention]
+        ways += [partial(sparse_attention, stride=stride, pattern=p) for p in ("strided", "fixed")]
+        found.append([seconds(partial(there_and_back, way, qkv), 7) for way in ways])
     arrays = {"lengths": np.array(LENGTHS), "seconds": np.array(found).T}
     return {f"attention/{key}": value for key, value in arrays.items()}
+
+
+def there_and_back(attention: Callable[..., Tensor], qkv: Tensor) -> None:
+    attention(*qkv).sum().backward()
 
 
 @torch.no_grad()
@@ -204,10 +217,7 @@ def sampling_seconds() -> Arrays:
     for _ in range(3):
         past, times = KeyValueCache(model, 1, 512), np.zeros((2, 512))
         for t in range(512):
-            ways = (
-                lambda t=t: past(read[:, t : t + 1]),
-                lambda t=t: model.logits_of(read[:, : t + 1]),
-            )
+            ways = partial(past, read[:, t : t + 1]), partial(model.logits_of, read[:, : t + 1])
             times[:, t] = [seconds(way, 1) for way in ways]
         runs.append(times)
     return {"sampling/seconds": np.min(runs, 0)}
