@@ -25,7 +25,8 @@ import coupling_flows as flows
 import pixel_models
 import pixelcnn
 import torch
-from torch import Tensor
+import transformers
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from dgm_course.autoregressive import ImageModel, IndependentPixels, Uniform
@@ -78,6 +79,19 @@ def stopped(name_of: str) -> Callable[[str], LikelihoodRow]:
     return make_row
 
 
+def sequence(name_of: str) -> Callable[[str], LikelihoodRow]:
+    """The row of one of lecture 14's models, of images as sequences, first seed."""
+
+    def make_row(name: str) -> LikelihoodRow:
+        start = time.process_time()
+        model, _ = transformers.train_pixels(name_of, seed=0)
+        seconds = time.process_time() - start
+        known = {"n_parameters": n_weights(model), "seconds": seconds}
+        return row(name, lambda x: model.log_prob(x.flatten(1)), **known)
+
+    return make_row
+
+
 def flow(
     make: Callable[[], Bijection], how: tuple[int, float, int]
 ) -> Callable[[str], LikelihoodRow]:
@@ -122,7 +136,7 @@ def bound(name: str, model: Dequantised, **known: float) -> LikelihoodRow:
     return row(name, partial(model.log_prob_bound, n_samples=16), kind="bound", **known)
 
 
-def n_weights(model: ImageModel) -> int:
+def n_weights(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
@@ -143,6 +157,9 @@ ROWS: dict[str, Callable[[str], LikelihoodRow]] = {
     "Diagonal BiLSTM": stopped("Diagonal BiLSTM"),
     "PixelCNN++": stopped("PixelCNN++"),
     "PixelSNAIL": stopped("PixelSNAIL"),
+    "GPT": sequence("GPT"),
+    "GPT, rows and columns": sequence("rows and columns"),
+    "Sparse Transformer": sequence("strided"),
 }
 
 
