@@ -47,7 +47,13 @@ from dgm_course.flows import (
     realnvp,
 )
 from dgm_course.mixtures import GaussianMixture, MeanFieldGaussian
-from dgm_course.sequences import WaveNet, distillation_kl, linear_student_optimum
+from dgm_course.sequences import (
+    GPT,
+    KeyValueCache,
+    WaveNet,
+    distillation_kl,
+    linear_student_optimum,
+)
 from dgm_course.training import seed_everything
 from dgm_course.vae import (
     AggregatedPosterior,
@@ -80,6 +86,7 @@ CODES = VectorQuantizer(4, 2)
 VQ = VQVAE(4, CODES, n_features=4, n_halvings=0)
 BRACKETS, TOKENS = data.Brackets(), data.to_tokens("abab")
 WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
+TOKENS, WORDS = torch.zeros(6, 3, dtype=torch.long), GPT(4, 5, 1, 2, 4)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +122,16 @@ WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
         (lambda n: WAVENET.sample(n, 5), "n"),
         (lambda n: WAVENET.sample(2, n), "length"),
         (lambda n: CHAIN.sample(2, n), "length"),
+        (lambda n: GPT(n, 5, 1, 2, 4), "n_tokens"),
+        (lambda n: GPT(4, n, 1, 2, 4), "context"),
+        (lambda n: GPT(4, 5, n, 2, 4), "n_layers"),
+        (lambda n: GPT(4, 5, 1, n, 4), "n_heads"),
+        (lambda n: GPT(4, 5, 1, 2, n), "width"),
+        (lambda n: WORDS.sample(n, 5), "n"),
+        (lambda n: WORDS.sample(2, n), "length"),
+        (lambda n: WORDS.sample(2, 5, top_k=0 if n is None else n), "top_k"),
+        (lambda n: KeyValueCache(WORDS, n, 5), "n"),
+        (lambda n: KeyValueCache(WORDS, 2, n), "length"),
         (lambda n: VectorQuantizer(n, 2), "n_codes"),
         (lambda n: VectorQuantizer(4, n), "dim"),
         (lambda n: VQVAE(4, CODES, n_features=n), "n_features"),
@@ -142,6 +159,8 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
     ("call", "name"),
     [
         (lambda v: PIXELS.sample(1, (3, 3), temperature=v), "temperature"),
+        (lambda v: WAVENET.sample(1, 3, temperature=v), "temperature"),
+        (lambda v: WORDS.sample(1, 3, temperature=v), "temperature"),
         (lambda v: IndependentPixels(IMAGES, 4, v), "smoothing"),
         (lambda v: AutoregressiveFlow(2, limit=v), "limit"),
         (lambda v: GaussianVAE(2, 1, noise_scale=v), "noise_scale"),
@@ -199,6 +218,10 @@ TENSORS = [
     (GumbelSoftmax, X, "logits"),
     (WAVENET, X, "x"),
     (lambda x: WAVENET.sample(6, 3, x), X, "given"),
+    (WORDS, TOKENS, "tokens"),
+    (WORDS.log_prob, TOKENS, "tokens"),
+    (lambda x: WORDS.sample(6, 3, x), TOKENS, "given"),
+    (KeyValueCache(WORDS, 6, 3), TOKENS, "read"),
     (CHAIN.log_prob, IMAGES[:, 0, 0], "x"),
     (data.ArProcess([0.5]).conditionals, X, "x"),
     (data.ArProcess([0.5]).spectrum, X[0], "frequency"),
@@ -267,6 +290,8 @@ def test_ints_of_numpy_are_ints(kind):
     assert PIXELS.sample(kind(2), (kind(3), kind(3))).shape == (2, 1, 3, 3)
     assert data.two_moons(kind(3), kind(0)).shape == (3, 2)
     assert WaveNet(kind(2), kind(3)).sample(kind(3), kind(2)).shape == (3, 2)
+    gpt = GPT(kind(4), kind(5), kind(1), kind(2), kind(4))
+    assert gpt.sample(kind(3), kind(2), top_k=kind(2)).shape == (3, 2)
     assert data.LaggedProcess(kind(4)).sample(kind(3), kind(2), kind(0)).shape == (3, 2)
     assert MIXTURE.sample(kind(3))[0].shape == (3, 2)
     assert PlanarFlow(kind(2), kind(3)).w.shape == (3, 2)
@@ -282,6 +307,7 @@ def test_a_temperature_never_overflows(temperature):
     x = PIXELS.sample(4, (3, 3), temperature=temperature)
     if temperature < 1:
         assert (x == PIXELS.sample(4, (3, 3), temperature=1e-6)).all(), "the likeliest level"
+    assert WORDS.sample(4, 5, temperature=temperature).max() < 4
 
 
 def test_a_number_may_be_a_tensor_with_a_gradient():

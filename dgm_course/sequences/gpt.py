@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dgm_course.checks import check_count
+from dgm_course.checks import check_count, check_instance
 from dgm_course.sequences.transformer import Transformer, causal_attention
 
 
@@ -58,9 +58,13 @@ class GPT(Transformer):
         width: int,
         positions: bool = True,
     ) -> None:
-        n_layers = check_count(n_layers, "n_layers")
-        super().__init__(n_tokens, context, n_heads, width, [causal_attention] * n_layers)
+        check_instance(positions, bool, "positions")
+        layers = [causal_attention] * check_count(n_layers, "n_layers")
+        super().__init__(n_tokens, context, n_heads, width, layers)
         self.positions = nn.Parameter(torch.randn(context, width)) if positions else None
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, positions={self.positions is not None}"
 
     def placed(self, h: Tensor, start: int) -> Tensor:
         return h if self.positions is None else h + self.positions[start : start + h.shape[1]]

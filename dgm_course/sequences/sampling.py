@@ -1,4 +1,4 @@
-"""What samplers of sequences share: their arguments, and one token drawn from its logits."""
+"""What models of sequences share: the checks of their arguments, and one token's draw."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dgm_course.checks import check_count, check_number, values_are_checked
+from dgm_course.checks import check_count, check_number, check_tensor, values_are_checked
 from dgm_course.data.toy import Seed, as_generator
+
+
+def check_sequences(x: Any, name: str) -> None:
+    """Raise a ValueError unless x is a batch ``(N, T)``, not empty."""
+    check_tensor(x, name)
+    if x.ndim != 2 or x.numel() == 0:
+        raise ValueError(f"{name} must have shape (N, T), not empty, got {tuple(x.shape)}")
 
 
 def check_request(
@@ -57,20 +64,20 @@ def draw_tokens(
     the logits themselves: after it, at a high temperature, near logits would round to one.
 
     Raises:
-        ValueError: for logits of which the largest is not finite.
+        ValueError: for logits that are NaN or +inf, or all -inf.
     """
-    largest = logits.amax(1, keepdim=True)
-    if values_are_checked() and not math.isfinite(largest.sum().item()):
-        n_bad = int((~largest.isfinite()).sum())
-        raise ValueError(
-            f"logits must be finite, got NaN, inf or nothing else than -inf in {n_bad} of "
-            f"{len(logits)} rows; have the model's weights diverged?"
-        )
     # Nearer to 0 all but the likeliest have no chance; a quotient would overflow.
-    scores = (logits - largest) / max(temperature, torch.finfo(logits.dtype).tiny)
+    below = logits - logits.amax(1, keepdim=True)
+    scores = below / max(temperature, torch.finfo(logits.dtype).tiny)
     if top_k is not None:
-        least = logits.topk(top_k, 1).values[:, -1:]
-        scores = scores.masked_fill(logits < least, -math.inf)
-    # The token of the least E / p, E exponential, is one drawn from p.
-    waits = torch.empty(logits.shape, dtype=logits.dtype).exponential_(generator=generator)
-    return (scores - waits.to(logits.device).log()).argmax(1)
+        scores = scores.masked_fill(logits < logits.topk(top_k, 1).values[:, -1:], -math.inf)
+    # One number a token. In float64 u · whole is always below whole: no draw falls off the end.
+    reached = scores.softmax(1).cumsum(1, dtype=torch.float64)  # p(v' <= v)
+    whole = reached[:, -1:]
+    if values_are_checked() and not math.isfinite(whole.sum().item()):
+        n_bad = int((~whole.isfinite()).sum())
+        raise ValueError(
+            f"logits must be finite, got NaN, inf, or -inf alone in {n_bad} of {len(logits)} rows"
+        )
+    u = torch.rand(len(logits), 1, generator=generator, dtype=torch.float64).to(logits.device)
+    return torch.searchsorted(reached, u * whole, right=True)[:, 0]

@@ -15,11 +15,16 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, gelu, scaled_dot_product_attention
+from torch.nn.functional import cross_entropy, gelu, pad, scaled_dot_product_attention
 
-from dgm_course.checks import check_count, check_integers, check_tensor
+from dgm_course.checks import check_count, check_integers
 from dgm_course.data.toy import Seed
-from dgm_course.sequences.sampling import check_request, check_sharpness, draw_tokens
+from dgm_course.sequences.sampling import (
+    check_request,
+    check_sequences,
+    check_sharpness,
+    draw_tokens,
+)
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 Method = Literal["cached", "full"]
@@ -28,9 +33,21 @@ Method = Literal["cached", "full"]
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """out_t = Σ_s≤t a_ts v_s, a_t = softmax_s≤t(q_t · k_s / √D), for each of H heads.
 
+    Source: Vaswani et al. 2017, equation 1, https://arxiv.org/abs/1706.03762.
+
     Shapes: q ``(N, H, T, D)``, of the last T of S positions; k and v ``(N, H, S, D)``; out as q.
+
+    Raises:
+        ValueError: for more queries than keys.
+
+    Example:
+        >>> v = torch.arange(4.0).view(1, 1, 4, 1)  # of equal scores all s ≤ t weigh the same
+        >>> causal_attention(torch.zeros(1, 1, 2, 1), torch.zeros(1, 1, 4, 1), v).flatten()
+        tensor([1.0000, 1.5000])
     """
     n_queries, n_keys = q.shape[2], k.shape[2]
+    if n_queries > n_keys:
+        raise ValueError(f"q must have at most as many positions as k, {n_keys}, got {n_queries}")
     if n_queries in (1, n_keys):  # the last position sees all
         return scaled_dot_product_attention(q, k, v, is_causal=n_queries > 1)
     # is_causal would let the first query see the first key alone, wherever that query stands.
@@ -42,8 +59,11 @@ class Transformer(nn.Module, ABC):
     """p(x) = Π p(x_t | x_<t) of tokens; x_t−1 meets those before it in L layers.
 
     A layer adds to each h_t first W a_t, where a_t is attention's mean over positions s ≤ t, then a
-    network of one hidden layer, 4 × width; both read h_t normalised. Before the first token
-    a start token is read, so that token has a probability, too.
+    network of one hidden layer, 4 × width; both read h_t normalised. A start token is read before
+    the first one, so that this has a probability, too.
+
+    Source: Vaswani et al. 2017, section 3, https://arxiv.org/abs/1706.03762, its decoder without
+    the encoder; what a layer reads is normalised first: Radford et al. 2019, as for `GPT`.
 
     Args:
         n_tokens: size V of the vocabulary 0 … V − 1; V itself is the start token.
@@ -51,6 +71,11 @@ class Transformer(nn.Module, ABC):
         n_heads: heads H of a layer, a divisor of width.
         width: numbers per position.
         attentions: the attention of each layer, as the module says.
+
+    Shapes: integers ``(N, T)``, T ≤ context, to logits ``(N, V, T)``.
+
+    Raises:
+        ValueError: for arguments outside these bounds, and for tokens as `GPT` does.
     """
 
     def __init__(
@@ -59,20 +84,16 @@ class Transformer(nn.Module, ABC):
         super().__init__()
         self.n_tokens = check_count(n_tokens, "n_tokens", 2)
         self.context = check_count(context, "context")
-        self.n_heads, self.width = check_count(n_heads, "n_heads"), check_count(width, "width")
+        self.n_heads = n_heads = check_count(n_heads, "n_heads")
+        self.width = width = check_count(width, "width")
         if width % n_heads:
             raise ValueError(f"n_heads must divide width = {width}, got {n_heads}")
-        self.tokens = nn.Embedding(self.n_tokens + 1, self.width)
-        blocks = [Block(self.width, self.n_heads, attention) for attention in attentions]
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.LayerNorm(self.width)
-        self.out = nn.Linear(self.width, self.n_tokens)
-        with torch.no_grad():
-            for block in blocks:
-                for layer in (block.mix, block.down):  # 2L of them add up to the size of one
-                    layer.weight.mul_((2 * len(blocks)) ** -0.5)
-            for p in self.out.parameters():
-                p.zero_()  # starts as uniform
+        self.tokens = nn.Embedding(self.n_tokens + 1, width)
+        n_parts = 2 * check_count(len(attentions), "n_layers")
+        share = n_parts**-0.5  # all that is added has variance 1, about
+        self.blocks = nn.ModuleList(Block(width, n_heads, a, share) for a in attentions)
+        self.norm = nn.LayerNorm(width)
+        self.out = Affine(width, self.n_tokens, share=0.0)  # starts as uniform
 
     @abstractmethod
     def placed(self, h: Tensor, start: int) -> Tensor:
@@ -96,16 +117,23 @@ class Transformer(nn.Module, ABC):
         return self.log_prob_steps(tokens).sum(1)
 
     def read(self, tokens: Tensor) -> Tensor:
-        """The start token, then the tokens: ``(N, T)`` to ``(N, T + 1)``."""
-        return torch.cat([tokens.new_full((len(tokens), 1), self.n_tokens), tokens], 1)
+        """The start token, then the tokens: ``(N, T)`` to ``(N, T + 1)``, int64."""
+        return pad(tokens.long(), (1, 0), value=self.n_tokens)
 
     def logits_of(self, read: Tensor, past: KeyValueCache | None = None) -> Tensor:
         """Logits of what follows each token read, ``(N, T)`` to ``(N, V, T)``, unchecked."""
+        return self.logits_of_embedded(self.tokens(read), past)
+
+    def logits_of_embedded(self, h: Tensor, past: KeyValueCache | None = None) -> Tensor:
+        """The same of rows of the embedding, or mixtures of them, ``(N, T, width)``."""
+        n, t, _ = h.shape
         start = 0 if past is None else past.n_read
-        h = self.placed(self.tokens(read), start)
+        h = self.placed(h, start).flatten(0, 1)  # (N T, width)
         for i, block in enumerate(self.blocks):
-            h = block(h, None if past is None else past.layer(i, start + read.shape[1]))
-        return self.out(self.norm(h)).transpose(1, 2)
+            h = block(h, n, None if past is None else past.layer(i, start + t))
+        if past is not None:
+            past.n_read += t
+        return self.out(self.norm(h)).view(n, t, -1).transpose(1, 2)
 
     @torch.no_grad()
     def sample(
@@ -142,25 +170,19 @@ class Transformer(nn.Module, ABC):
         self._check_length(length, "length")
         check_sharpness(temperature, top_k, self.n_tokens)
         n_given = 0 if given is None else given.shape[1]
-        device = self.out.weight.device
-        read = torch.full((n, length + 1), self.n_tokens, device=device)
+        read = torch.full((n, length + 1), self.n_tokens, device=self.out.weight.device)
         if given is not None:
             read[:, 1 : n_given + 1] = given
         past = KeyValueCache(self, n, length) if method == "cached" else None
         for t in range(n_given, length):
-            logits = (
-                past(read[:, past.n_read : t + 1]) if past else self.logits_of(read[:, : t + 1])
-            )
+            logits = self.logits_of(read[:, past.n_read if past else 0 : t + 1], past)
             read[:, t + 1] = draw_tokens(logits[..., -1], temperature, top_k, generator)
         return read[:, 1:]
 
     def check(self, tokens: Tensor, name: str) -> None:
         """Raise a ValueError unless tokens is a batch ``(N, T)``, T from 1 to the context."""
-        check_tensor(tokens, name)
-        if tokens.ndim != 2 or tokens.numel() == 0:
-            shape = tuple(tokens.shape)
-            raise ValueError(f"{name} must have shape (N, T), not empty, got {shape}")
-        self._check_length(tokens.shape[1], f"{name}' length")
+        check_sequences(tokens, name)
+        self._check_length(tokens.shape[1], f"length of {name}")
         check_integers(tokens, 0, self.n_tokens - 1, name)
 
     def _check_length(self, length: int, name: str) -> None:
@@ -169,59 +191,84 @@ class Transformer(nn.Module, ABC):
 
 
 class Block(nn.Module):
-    """h + W · attention(h), then h + network(h), both of h normalised."""
+    """h + W · attention(h), then h + network(h), both of h normalised; a row is a position."""
 
-    def __init__(self, width: int, n_heads: int, attention: Attention) -> None:
+    def __init__(self, width: int, n_heads: int, attention: Attention, share: float) -> None:
         super().__init__()
         self.n_heads, self.attention = n_heads, attention
         self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.mix = linear(width, 3 * width), linear(width, width)
-        self.up, self.down = linear(width, 4 * width), linear(4 * width, width)
+        self.qkv, self.mix = Affine(width, 3 * width), Affine(width, width, share)
+        self.up, self.down = Affine(width, 4 * width), Affine(4 * width, width, share)
 
-    def forward(self, h: Tensor, past: Tensor | None) -> Tensor:
-        """``(N, T, width)`` to the same; past ``(2, N, H, S, D)`` gets its last T places here."""
-        n, t, _ = h.shape
-        qkv = self.qkv(self.norm_1(h)).view(n, t, 3, self.n_heads, -1)
-        q, kv = qkv.permute(2, 0, 3, 1, 4).split([1, 2])  # (…, N, H, T, D)
+    def forward(self, h: Tensor, n: int, past: Tensor | None) -> Tensor:
+        """``(N T, width)`` to the same; past ``(2, N, H, S, D)`` gets its last T places here."""
+        t = len(h) // n
+        qkv = self.qkv(self.norm_1(h)).view(n, t, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind()  # (N, H, T, D)
         if past is not None:
-            past[:, :, :, -t:] = kv
-            kv = past
-        a = self.attention(q[0], kv[0], kv[1]).transpose(1, 2).flatten(2)  # (N, T, width)
+            past.narrow(3, past.shape[3] - t, t).copy_(qkv[1:])
+            k, v = past.unbind()
+        a = self.attention(q, k, v).transpose(1, 2).reshape(h.shape)
         h = h + self.mix(a)
-        return h + self.down(gelu(self.up(self.norm_2(h))))
+        return h + self.down(gelu(self.up(self.norm_2(h)), approximate="tanh"))
+
+
+class Affine(nn.Module):
+    """x W + b of rows x ``(M, n_in)``; W ``(n_in, n_out)`` lies as a product of few rows likes it.
+
+    Of numbers of variance 1 it starts by making such of variance share², without an offset.
+    """
+
+    def __init__(self, n_in: int, n_out: int, share: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_in, n_out) * share * n_in**-0.5)
+        self.bias = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x, self.weight)
 
 
 class KeyValueCache:
     """Keys and values of what a `Transformer` has read, so that it need not read it again.
 
     Called on the next tokens, in chunks of any length and the start token first, it gives the
-    logits of what follows each of them, ``(N, T)`` to ``(N, V, T)``.
+    logits of what follows each of them.
 
     Args:
         model: the transformer.
         n: number of sequences N.
         length: the most tokens that will be read of each, at most the context.
+
+    Shapes: integers ``(N, T)`` to logits ``(N, V, T)``.
+
+    Raises:
+        ValueError: for another N, more tokens than length, or other tokens than 0 … V, V the start.
+
+    Example:
+        >>> from dgm_course.sequences import GPT
+        >>> model, tokens = GPT(5, 16, 2, 2, 8), torch.zeros(3, 9, dtype=torch.long)
+        >>> _ = torch.nn.init.normal_(model.out.weight)
+        >>> past = KeyValueCache(model, n=3, length=9)
+        >>> first, more = past(model.read(tokens)[:, :4]), past(model.read(tokens)[:, 4:9])
+        >>> torch.allclose(torch.cat([first, more], 2), model(tokens), atol=1e-5)
+        True
     """
 
     def __init__(self, model: Transformer, n: int, length: int) -> None:
         self.model, self.n_read = model, 0
-        shape = (len(model.blocks), 2, n, model.n_heads, length, model.width // model.n_heads)
-        self.keys_and_values = model.out.weight.new_empty(shape).unbind()
+        self.n, self.length = check_count(n, "n"), check_count(length, "length", most=model.context)
+        shape = (2, n, model.n_heads, length, model.width // model.n_heads)
+        self.layers = [model.out.weight.new_empty(shape) for _ in model.blocks]
 
     @torch.no_grad()
     def __call__(self, read: Tensor) -> Tensor:
-        logits = self.model.logits_of(read, self)
-        self.n_read += read.shape[1]
-        return logits
+        left = self.length - self.n_read
+        check_integers(read, 0, self.model.n_tokens, "read")
+        if read.ndim != 2 or len(read) != self.n or not 1 <= read.shape[1] <= left:
+            shape = f"({self.n}, T), T from 1 to the {left} left of length = {self.length}"
+            raise ValueError(f"read must have shape {shape}, got {tuple(read.shape)}")
+        return self.model.logits_of(read.long(), self)
 
     def layer(self, i: int, n_read: int) -> Tensor:
         """Layer i's first n_read keys and values, ``(2, N, H, n_read, D)``."""
-        return self.keys_and_values[i][..., :n_read, :]
-
-
-def linear(n_in: int, n_out: int) -> nn.Linear:
-    """An affine map that keeps a signal's size, and starts without an offset."""
-    layer = nn.Linear(n_in, n_out)
-    nn.init.normal_(layer.weight, std=n_in**-0.5)
-    nn.init.zeros_(layer.bias)
-    return layer
+        return self.layers[i].narrow(3, 0, n_read)
