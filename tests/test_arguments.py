@@ -50,9 +50,14 @@ from dgm_course.mixtures import GaussianMixture, MeanFieldGaussian
 from dgm_course.sequences import (
     GPT,
     KeyValueCache,
+    SparseTransformer,
     WaveNet,
     distillation_kl,
+    fixed_masks,
     linear_student_optimum,
+    score_entries,
+    sparse_attention,
+    strided_masks,
 )
 from dgm_course.training import seed_everything
 from dgm_course.vae import (
@@ -87,6 +92,7 @@ VQ = VQVAE(4, CODES, n_features=4, n_halvings=0)
 BRACKETS, TOKENS = data.Brackets(), data.to_tokens("abab")
 WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
 TOKENS, WORDS = torch.zeros(6, 3, dtype=torch.long), GPT(4, 5, 1, 2, 4)
+HEADS = torch.zeros(1, 2, 5, 1)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +136,13 @@ TOKENS, WORDS = torch.zeros(6, 3, dtype=torch.long), GPT(4, 5, 1, 2, 4)
         (lambda n: WORDS.sample(n, 5), "n"),
         (lambda n: WORDS.sample(2, n), "length"),
         (lambda n: WORDS.sample(2, 5, top_k=0 if n is None else n), "top_k"),
+        (lambda n: SparseTransformer(4, n, 1, 2, 4), "context"),
+        (lambda n: SparseTransformer(4, 9, n, 2, 4), "n_layers"),
+        (lambda n: SparseTransformer(4, 9, 1, 2, 4, stride=0 if n is None else n), "stride"),
+        (lambda n: strided_masks(n, 2), "n"),
+        (lambda n: fixed_masks(2, n), "stride"),
+        (lambda n: score_entries(2, n), "stride"),
+        (lambda n: sparse_attention(HEADS, HEADS, HEADS, n), "stride"),
         (lambda n: KeyValueCache(WORDS, n, 5), "n"),
         (lambda n: KeyValueCache(WORDS, 2, n), "length"),
         (lambda n: VectorQuantizer(n, 2), "n_codes"),
@@ -222,6 +235,8 @@ TENSORS = [
     (WORDS.log_prob, TOKENS, "tokens"),
     (lambda x: WORDS.sample(6, 3, x), TOKENS, "given"),
     (KeyValueCache(WORDS, 6, 3), TOKENS, "read"),
+    (lambda x: sparse_attention(x, HEADS, HEADS, 2), HEADS, "q"),
+    (lambda x: sparse_attention(HEADS, HEADS, x, 2), HEADS, "v"),
     (CHAIN.log_prob, IMAGES[:, 0, 0], "x"),
     (data.ArProcess([0.5]).conditionals, X, "x"),
     (data.ArProcess([0.5]).spectrum, X[0], "frequency"),
@@ -292,6 +307,8 @@ def test_ints_of_numpy_are_ints(kind):
     assert WaveNet(kind(2), kind(3)).sample(kind(3), kind(2)).shape == (3, 2)
     gpt = GPT(kind(4), kind(5), kind(1), kind(2), kind(4))
     assert gpt.sample(kind(3), kind(2), top_k=kind(2)).shape == (3, 2)
+    sparse = SparseTransformer(kind(4), kind(5), kind(1), kind(2), kind(4), stride=kind(2))
+    assert sparse.sample(kind(3), kind(2)).shape == (3, 2)
     assert data.LaggedProcess(kind(4)).sample(kind(3), kind(2), kind(0)).shape == (3, 2)
     assert MIXTURE.sample(kind(3))[0].shape == (3, 2)
     assert PlanarFlow(kind(2), kind(3)).w.shape == (3, 2)

@@ -1,13 +1,11 @@
 """The Sparse Transformer: what its outputs see, its places, its cache, and what it learns."""
 
 import itertools
-import math
 
 import pytest
 import torch
 
 from dgm_course.causality import check_causal, sees_by_gradient, sees_by_perturbation
-from dgm_course.data import MarkovChain
 from dgm_course.sequences import (
     GPT,
     KeyValueCache,
@@ -18,6 +16,7 @@ from dgm_course.sequences import (
 )
 from dgm_course.training import fit, seed_everything
 from tests.contracts import strong
+from tests.test_gpt import mean_kl, source
 
 MASKS = {"strided": strided_masks, "fixed": fixed_masks}
 both_patterns = pytest.mark.parametrize("pattern", MASKS)
@@ -46,10 +45,7 @@ def test_the_gradient_reaches_what_the_boolean_power_does(pattern, n_layers, con
     embedded, direction = model.tokens(read).detach(), torch.randn(8, dtype=torch.float64)
 
     def outputs_of(move):
-        h = model.placed(embedded + move[..., None] * direction, 0)
-        for block in model.blocks:
-            h = block(h, None)
-        return model.out(model.norm(h))
+        return model.logits_of_embedded(embedded + move[..., None] * direction).transpose(1, 2)
 
     reached = reach(*[MASKS[pattern](context, stride)] * n_layers)
     assert torch.equal(sees_by_gradient(outputs_of, torch.zeros(read.shape).double()), reached)
@@ -80,7 +76,7 @@ def test_with_a_stride_of_the_context_half_of_the_heads_are_a_gpts(pattern):
     model, peer = model_of(pattern, stride=18), strong(GPT(4, 18, 2, 2, 8), scale=0.5)
     with torch.no_grad():
         for block in model.blocks:
-            block.mix.weight[:, 4:] = 0
+            block.mix.weight[4:] = 0
         shared = {name: x for name, x in model.state_dict().items() if name in peer.state_dict()}
         peer.load_state_dict(shared, strict=False)
         peer.positions.copy_(model.rows + model.columns)
@@ -114,17 +110,6 @@ def test_the_stride_is_the_root_of_the_context_rounded_up(context, stride):
 
 
 @both_patterns
-@pytest.mark.parametrize(("n_tokens", "length"), [(2, 1), (2, 8), (3, 5)])
-def test_the_probabilities_of_all_short_sequences_sum_to_1(pattern, n_tokens, length):
-    model = model_of(pattern, context=9, n_tokens=n_tokens)
-    every = torch.tensor([*itertools.product(range(n_tokens), repeat=length)])
-    assert model.log_prob(every).exp().sum().item() == pytest.approx(1, abs=1e-12)
-    steps = model.log_prob_steps(every)
-    assert steps.shape == every.shape
-    assert steps.std(0).min() > 0.01 or length == 1, "not a uniform model"
-
-
-@both_patterns
 def test_a_shorter_sequence_is_the_beginning_of_a_longer_one(pattern):
     model = model_of(pattern)
     tokens = tokens_of(model)
@@ -132,12 +117,6 @@ def test_a_shorter_sequence_is_the_beginning_of_a_longer_one(pattern):
     for length in range(1, 18):
         some = model.log_prob_steps(tokens[:, :length])
         torch.testing.assert_close(some, whole[:, :length], atol=1e-12, rtol=0)
-
-
-def test_a_fresh_model_is_uniform():
-    model = SparseTransformer(5, 20, 2, 2, 8)
-    expected = torch.full((3,), -20 * math.log(5))
-    torch.testing.assert_close(model.log_prob(torch.randint(5, (3, 20))), expected)
 
 
 # --- samples ----------------------------------------------------------------------------------
@@ -172,38 +151,20 @@ def test_both_methods_draw_the_same_tokens(pattern, length, n_given):
         assert torch.equal(cached[:, :n_given], given)
 
 
-def test_tokens_are_drawn_with_their_probabilities():
-    model = model_of(context=4, n_tokens=3)
-    drawn = model.sample(20_000, 3, generator=0)
-    every = torch.tensor([*itertools.product(range(3), repeat=3)])
-    p = model.log_prob(every).exp()
-    found = torch.stack([(drawn == one).all(1).double().mean() for one in every])
-    assert ((found - p).abs() < 4 * (p * (1 - p) / 20_000).sqrt() + 1e-4).all()
-
-
 # --- what training reaches ----------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @both_patterns
-def test_a_markov_source_is_learned(pattern):
-    """Mean KL from the true law of the next token, over the source's own contexts."""
+def test_a_source_of_known_entropy_is_learned(pattern):
     seed_everything(0)
-    table = torch.rand(3, 3, 3, generator=torch.Generator().manual_seed(54)) ** (1 / 0.3)
-    source = MarkovChain(table / table.sum(-1, keepdim=True))
-    model, series = SparseTransformer(3, 25, 2, 2, 32, pattern), source.sample(4000, 25, 0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    x, model = source().sample(5000, 12, 0), SparseTransformer(3, 12, 2, 2, 16, pattern)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, betas=(0.9, 0.99))
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300)
     fit(
-        lambda step: -model.log_prob(series[torch.randint(4000, (64,))]) / 25,
+        lambda step: -model.log_prob(x[torch.randint(5000, (64,))]) / 12,
         optimizer, 300, scheduler=scheduler, max_grad_norm=1.0, progress=False,
     )  # fmt: skip
-    x = source.sample(200, 25, 9999)
-    truth = source.transitions[x[:, :-2], x[:, 1:-1]]  # (N, T - 2, V)
-    with torch.no_grad():
-        log_q = model(x).log_softmax(1).transpose(1, 2)[:, 2:]
-    divergence = (truth * (truth.log() - log_q)).sum(-1).mean().item()
-    assert 0 < divergence < 0.015
+    assert 0 < mean_kl(model) < 0.015  # ten seeds: strided 0.003 to 0.006, fixed 0.005 to 0.010
 
 
 # --- bad input --------------------------------------------------------------------------------
@@ -233,30 +194,15 @@ def test_bad_arguments_are_refused(arguments, words):
 
 
 MODEL = SparseTransformer(4, 16, 1, 2, 8)
-TOKENS = torch.zeros(2, 5, dtype=torch.long)
 
 
-@pytest.mark.parametrize(
-    ("tokens", "words"),
-    [
-        (TOKENS[:, :0], r"must have shape \(N, T\), not empty, got \(2, 0\)"),
-        (TOKENS[:0], r"must have shape \(N, T\), not empty, got \(0, 5\)"),
-        (TOKENS[0], r"must have shape \(N, T\), not empty, got \(5,\)"),
-        (TOKENS.float(), "must hold integers 0 to 3, got dtype torch.float32"),
-        (TOKENS + 4, "must hold integers 0 to 3, got values from 4 to 4"),  # 4 is the start token
-        (TOKENS - 1, "must hold integers 0 to 3, got values from -1 to -1"),
-        (torch.zeros(2, 17, dtype=torch.long), "must be at most the context, 16, got 17"),
-    ],
-)
 @pytest.mark.parametrize("call", ["forward", "log_prob", "log_prob_steps", "given"])
-def test_bad_tokens_are_refused(tokens, words, call):
-    with pytest.raises(ValueError, match=words):
-        MODEL.sample(2, 9, tokens) if call == "given" else getattr(MODEL, call)(tokens)
-
-
-def test_a_sample_beyond_the_context_is_refused():
+def test_a_sequence_beyond_the_context_is_refused_with_both_numbers(call):
+    tokens = torch.zeros(2, 17, dtype=torch.long)
+    with pytest.raises(ValueError, match="must be at most the context, 16, got 17"):
+        MODEL.sample(2, 17, tokens) if call == "given" else getattr(MODEL, call)(tokens)
     with pytest.raises(ValueError, match="length must be at most the context, 16, got 17"):
-        MODEL.sample(1, 17)
+        MODEL.sample(2, 17)
 
 
 def test_a_model_says_what_it_is():

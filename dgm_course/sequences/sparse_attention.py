@@ -250,25 +250,25 @@ def _column(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _row(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The last l positions: of one's own block up to oneself, of the block before it the rest."""
-    q = q * q.shape[-1] ** -0.5
-    first = (0, 0, 0, 0, 1, 0)  # a block in front of the first one, which has none before it
-    own = q @ k.mT  # (N H, m, l, l)
-    before = pad(q[:, 1:] @ k[:, :-1].mT, first, value=-torch.inf)
-    weights = torch.where(torch.ones_like(own[0, 0]).tril().bool(), own, before).softmax(-1)
-    return weights.tril() @ v + pad(weights[:, 1:].triu(1) @ v[:, :-1], first)
+    """The last l positions, which lie in one's own block and the one before."""
+    first = _block(q[:, :1], k[:, :1], v[:, :1])  # which has none before
+    if q.shape[1] == 1:  # not every kernel takes an empty batch
+        return first
+    k, v = (torch.cat([x[:, :-1], x[:, 1:]], 2) for x in (k, v))  # (N H, m - 1, 2 l, D)
+    stride = q.shape[2]
+    place = torch.arange(2 * stride, device=q.device)
+    back = stride + place[:stride, None] - place
+    later = scaled_dot_product_attention(q[:, 1:], k, v, (back >= 0) & (back < stride))
+    return torch.cat([first, later], 1)
 
 
 def _ends(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The ends of the blocks before, and in the place of one's own block's end oneself."""
+    """The ends of the blocks before, and oneself, whose score is one more column of the table."""
     m, stride = q.shape[1:3]
     q = q * q.shape[-1] ** -0.5
     end_k, end_v = k[:, :, -1], v[:, :, -1]  # (N H, m, D)
     scores = (q.flatten(1, 2) @ end_k.mT).unflatten(1, (m, stride))  # (N H, m, l, m)
-    own = torch.eye(m, dtype=torch.bool, device=q.device)[:, None]  # (m, 1, m)
-    later = torch.ones(m, m, dtype=torch.bool, device=q.device).triu(1)[:, None]
-    scores = torch.where(own, (q * k).sum(-1, keepdim=True), scores)
-    weights = scores.masked_fill(later, -torch.inf).softmax(-1)
-    of_oneself = weights.diagonal(dim1=1, dim2=3).mT.unsqueeze(-1)  # (N H, m, l, 1)
-    of_ends = weights.masked_fill(own, 0).flatten(1, 2) @ end_v
-    return of_oneself * v + of_ends.unflatten(1, (m, stride))
+    scores += q.new_full((m, m), -torch.inf).triu()[:, None]  # one's own block's, and later ones
+    weights = torch.cat([scores, (q * k).sum(-1, keepdim=True)], -1).softmax(-1)
+    of_ends, of_oneself = weights.split([m, 1], -1)
+    return (of_ends.flatten(1, 2) @ end_v).unflatten(1, (m, stride)) + of_oneself * v

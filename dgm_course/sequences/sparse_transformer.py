@@ -17,9 +17,9 @@ class SparseTransformer(Transformer):
     """p(x) = Π p(x_t | x_<t), each factor read off tokens that are reached in L steps.
 
     As in a GPT, but half of the heads of each layer look at positions near by and half far off, as
-    `strided_masks` or `fixed_masks` say: about 3/2 n √n or n √n scores for n². One layer sees some
-    of the tokens before t, and two reach them all. Both kinds of heads stand in every layer, so
-    that the order of layers, which `fixed_masks` would ask for, is always there.
+    `strided_masks` or `fixed_masks` say. Two heads score about 3/2 n √n pairs, or n √n, where a
+    GPT's score n². One layer sees some of the tokens before t, and two reach them all. Both kinds
+    of heads stand in every layer: so the order of layers that `fixed_masks` asks for is there.
 
     Position t gets the sum of two learned vectors, of its row ⌊t / l⌋ and its column t mod l. Of an
     image read row by row these are the pixel's own, if l is its width.
@@ -73,8 +73,8 @@ class SparseTransformer(Transformer):
             raise ValueError(f"n_heads must be even, half of them for each mask, got {n_heads}")
         self.pattern, self.stride = pattern, stride
         n_rows = -(-context // stride)
-        self.rows = nn.Parameter(torch.randn(n_rows, width) * 0.5**0.5)  # the two add up to N(0, I)
-        self.columns = nn.Parameter(torch.randn(stride, width) * 0.5**0.5)
+        self.rows = nn.Parameter(torch.randn(n_rows, self.width) * 0.5**0.5)  # both: N(0, I)
+        self.columns = nn.Parameter(torch.randn(stride, self.width) * 0.5**0.5)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, pattern={self.pattern!r}, stride={self.stride}"
