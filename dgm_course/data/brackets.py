@@ -157,7 +157,7 @@ class Brackets:
             innermost.append(stack[rows, depth])
             room = depth < (self.max_depth or x.shape[1])
             valid = valid & torch.where(closes, innermost[-1] == kind, room)
-            depth = torch.where(closes, depth - 1, depth + 1).clamp(min=0)
+            depth = torch.where(closes, depth - 1, depth + 1)  # below 0 in no word
             stack[rows[~closes], depth[~closes]] = kind[~closes]
         return torch.stack(depths, 1), torch.stack(innermost, 1), valid & (depth == 0)
 

@@ -205,7 +205,7 @@ class MarkovChain:
         """
         self._check(x)
         n_past, columns = self._n_past(n_past), x.long().unbind(1)
-        laws = [self.law(m) for m in range(min(n_past, len(columns) - 1) + 1)]
+        laws = [self.law(m) for m in range(n_past + 1)]
         steps = []
         for t in range(len(columns)):
             seen = columns[max(t - n_past, 0) : t]
