@@ -1,13 +1,26 @@
 """DALL·E: captions and images in one sequence, against sums over all of them written out."""
 
+import importlib.util
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import vector_to_parameters
 
+from dgm_course import data
+from dgm_course.codes import PatchTokens
+from dgm_course.data import (
+    HELD_OUT,
+    CaptionJudge,
+    captioned_digits,
+    decode_caption,
+    encode_caption,
+    results,
+)
 from dgm_course.sequences import DALLE, GPT, WaveNet, dalle
 from dgm_course.training import seed_everything, training_steps
 from tests.contracts import strong
@@ -17,7 +30,7 @@ V, T = N_WORDS + K + 1, N_TEXT + 4
 ALL_GRIDS = torch.tensor([*itertools.product(range(K), repeat=4)]).view(-1, *GRID)
 LONG = torch.tensor([*itertools.product(range(N_WORDS), repeat=2)])  # captions of two words
 SHORT = torch.tensor([[word, -1] for word in range(N_WORDS)])  # of one word
-CAPTIONS = torch.cat([LONG, SHORT])
+OF_BOTH = torch.cat([LONG, SHORT])
 
 
 class Pixels:
@@ -89,7 +102,7 @@ def test_words_come_first_and_codes_behind_them_in_the_vocabulary():
 
 @torch.no_grad()
 def test_the_terms_are_the_softmaxes_written_out(model):
-    captions, z = pairs(CAPTIONS, ALL_GRIDS[::3])
+    captions, z = pairs(OF_BOTH, ALL_GRIDS[::3])
     terms = model.terms(captions, z)
     expected = [
         by_hand(model, c.tolist(), g.flatten().tolist()) for c, g in zip(captions, z, strict=True)
@@ -117,11 +130,11 @@ def test_what_cannot_stand_somewhere_has_no_part():
     torch.manual_seed(0)
     logits = torch.randn(V, T)
     model = DALLE(Table(logits), Pixels(), N_WORDS, N_TEXT, GRID)
-    before = model.terms(*pairs(CAPTIONS, ALL_GRIDS))
+    before = model.terms(*pairs(OF_BOTH, ALL_GRIDS))
     wrong = torch.ones(V, T, dtype=torch.bool)
     wrong[:N_WORDS, :N_TEXT] = wrong[N_WORDS:-1, N_TEXT:] = False
     model.model.logits[wrong] += 1000
-    after = model.terms(*pairs(CAPTIONS, ALL_GRIDS))
+    after = model.terms(*pairs(OF_BOTH, ALL_GRIDS))
     assert torch.equal(torch.stack(before), torch.stack(after))
     images = model.generate(LONG[0], 200, generator=0)
     assert images.unique().tolist() == [0, 1]
@@ -135,7 +148,7 @@ def test_the_loss_weighs_the_mean_over_words_and_the_mean_over_codes(weight):
     """An eighth and seven eighths unless told otherwise; padding is no word."""
     model = gpt(**({} if weight is None else {"text_weight": weight}))
     w = 1 / 8 if weight is None else weight
-    captions, z = pairs(CAPTIONS[5:], ALL_GRIDS[::5])
+    captions, z = pairs(OF_BOTH[5:], ALL_GRIDS[::5])
     logits = model.model(model.tokens(captions, z))
     words = cross_entropy(logits[:, :N_WORDS, :N_TEXT], captions, ignore_index=-1)
     codes = cross_entropy(logits[:, N_WORDS:-1, N_TEXT:], z.flatten(1))
@@ -354,7 +367,7 @@ def test_images_cannot_be_asked_for_otherwise(arguments, message):
 @pytest.mark.parametrize(
     ("log_prior", "message"),
     [
-        (torch.zeros(3), r"log_prior must have shape \(16,\), one of each caption, got \(3,\)"),
+        (torch.zeros(3), r"log_prior must have shape \(16,\), got shape \(3,\)"),
         (torch.full((16,), math.nan), "log_prior must be finite, got"),
         ("equal", "log_prior must be a tensor or a list of numbers, got 'equal'"),
     ],
@@ -368,24 +381,96 @@ def test_a_prior_is_one_number_a_caption(log_prior, message):
     ("arguments", "message"),
     [
         ({"model": GPT(V + 1, T, 1, 1, 4)}, r"n_words \+ n_codes \+ 1 = 7 tokens, .* \(1, 8, 6\)"),
-        ({"model": GPT(V, T - 1, 1, 1, 4)}, "length must be at most the context, 5, got 6"),
+        (
+            {"model": GPT(V, T - 1, 1, 1, 4)},
+            "length of tokens must be at most the context, 5, got 6",
+        ),
         ({"model": WaveNet(2, 4)}, "dtype"),
         ({"model": nn.Embedding(V, 9)}, r"model must .* logits \(1, 7, 6\), got shape \(1, 6, 9"),
         ({"model": len}, "model must be a Module, got builtin_function_or_method"),
         ({"codes": object()}, "codes.n_codes must be an int of at least 1, got None"),
         ({"n_words": 0}, "n_words must be an int of at least 1, got 0"),
         ({"n_text": 0}, "n_text must be an int of at least 1, got 0"),
-        ({"grid": 4}, r"grid must be a height and a width, \(h, w\), got 4"),
-        ({"grid": (2, 0)}, "grid's width must be an int of at least 1, got 0"),
+        ({"size": 4}, r"size must be a height and a width, \(H, W\), got 4"),
+        ({"size": (2, 0)}, "size's width must be an int of at least 1, got 0"),
         ({"text_weight": -0.1}, "text_weight must be at least 0 and finite, got -0.1"),
         ({"text_weight": 1.1}, "text_weight must be from 0 to 1, got 1.1"),
     ],
 )
 def test_arguments_are_checked(arguments, message):
-    settings = {"n_words": N_WORDS, "n_text": N_TEXT, "grid": GRID}
+    settings = {"n_words": N_WORDS, "n_text": N_TEXT, "size": GRID}
     with pytest.raises(ValueError, match=message):
         DALLE(**{"model": MODELS["GPT"](), "codes": Pixels(), **settings} | arguments)
 
 
 def test_its_line_says_what_it_is():
-    assert "n_words=4, n_text=2, n_codes=2, grid=(2, 2), text_weight=0.125" in repr(gpt())
+    assert "n_words=4, n_text=2, n_codes=2, size=(2, 2), text_weight=0.125" in repr(gpt())
+
+
+# --- the committed run ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def maker():
+    """The command that makes the stored run, by its path: the package has a module of its name."""
+    path = Path(__file__).parent.parent / "notebooks" / "results" / "dalle.py"
+    spec = importlib.util.spec_from_file_location("results_of_dalle", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_stage_of_the_run_sees_what_is_held_out(maker, monkeypatch):
+    """Ten steps of the run itself, watched where images come in and where the loss is taken."""
+    for name, value in {"N_PICTURES": 1, "N_CANVASES": 1, "TEMPERATURES": (1.0,)}.items():
+        monkeypatch.setattr(maker, name, value)
+    of_patches, of_loss, shown, read = maker.patches, DALLE.loss, [], []
+    unseen = {
+        tuple(image) for image in captioned_digits("train", "unseen").images.flatten(1).tolist()
+    }
+
+    def stage(x, n_steps):
+        shown.extend(x.flatten(1).tolist())
+        return of_patches(x, n_steps)
+
+    def loss(self, captions, z):
+        read.extend(decode_caption(caption) for caption in captions)
+        return of_loss(self, captions, z)
+
+    monkeypatch.setitem(maker.STAGES, "patches", stage)
+    monkeypatch.setattr(DALLE, "loss", loss)
+    found = maker.one_seed("patches", 0, 10, CaptionJudge())
+    assert len(read) == 10 * maker.BATCH
+    assert not {*read} & {*HELD_OUT}
+    assert not {tuple(image) for image in shown} & unseen
+    stored = {key.split("/", 1)[1] for key in results("dalle") if key.startswith("patches/")}
+    assert found.keys() == stored, "the stored run is of this command"
+
+
+def test_the_stored_run_draws_what_it_has_seen():
+    """In every seed: 85 of 100 pictures, and 9 of 10 of what the first stage lets through."""
+    stored = results("dalle")
+    unseen = stored["held_out"]
+    assert [caption in HELD_OUT for caption in data.CAPTIONS] == unseen.tolist()
+    assert stored["temperatures"][-1] == 1
+    for stage, ceiling in (("patches", 0.97), ("vqvae", 0.91)):
+        assert len(stored[f"{stage}/ceiling"]) >= 3
+        assert stored[f"{stage}/ceiling"].min() >= ceiling
+        seen = stored[f"{stage}/right"][:, -1, ~unseen].mean(1)
+        assert seen.min() >= 0.85
+        assert (seen / stored[f"{stage}/ceiling"]).min() >= 0.9
+
+
+def test_the_stored_weights_draw_what_is_asked_for(maker):
+    """By the judge, eight pictures of every fifth caption; each is 14 in 15 of the full run's."""
+    stored = results("dalle")
+    codes = PatchTokens(64)
+    codes.quantizer.codebook.copy_(torch.from_numpy(stored["patches/codebook"]))
+    model = maker.new_model(codes)
+    weights = torch.from_numpy(stored["patches/weights"].astype("float32"))
+    vector_to_parameters(weights, model.model.parameters())
+    judge, right = CaptionJudge(), []
+    for caption in [c for c in data.CAPTIONS if c not in HELD_OUT][::5]:
+        tokens = encode_caption(caption)
+        right.append(judge.right(model.generate(tokens, 8, generator=0), tokens))
+    assert torch.cat(right).double().mean() >= 0.8

@@ -5,8 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dgm_course.checks import check_count, check_instance, check_integers, check_tensor
-from dgm_course.codes.code_model import CodeModel, check_images, levels_of
+from dgm_course.checks import (
+    check_count,
+    check_images,
+    check_instance,
+    check_integers,
+    check_tensor,
+)
+from dgm_course.codes.code_model import CodeModel, levels_of
 from dgm_course.codes.quantizer import VectorQuantizer
 from dgm_course.data.toy import Seed
 
@@ -70,7 +76,7 @@ class PatchTokens(nn.Module):
 
     def patches(self, x: Tensor) -> Tensor:
         """The patches as vectors, ``(N, C, H, W)`` to ``(N, H / P, W / P, C P²)``."""
-        check_images(x, self.n_levels, self.n_channels, 0)
+        check_images(x, self.n_levels, self.n_channels)
         p, (height, width) = self.patch, x.shape[2:]
         if height % p or width % p:
             raise ValueError(f"x must have sides divisible by {p}, got {height} x {width}")

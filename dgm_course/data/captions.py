@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from dgm_course.checks import check_integers, check_tensor
+from dgm_course.checks import check_images, check_integers, check_shape
 from dgm_course.data.images import digits
 from dgm_course.probability import Estimate
 
@@ -142,10 +142,8 @@ class CaptionJudge:
 
     def __call__(self, images: Tensor) -> Tensor:
         """The tokens of the captions, ``(N, 3)``."""
-        check_tensor(images, "images")
-        if images.ndim != 4 or images.shape[1:] != (1, 8, 16) or not len(images):
-            raise ValueError(f"images must have shape (N, 1, 8, 16), got {tuple(images.shape)}")
-        check_integers(images, 0, 16, "images")
+        check_images(images, 17, 1, name="images")
+        check_shape(images, (len(images), 1, 8, 16), "images")
         halves = images.unflatten(3, (2, 8))[:, 0].transpose(1, 2).cpu()  # (N, 2, 8, 8)
         ink = halves.sum((2, 3))  # (N, 2)
         side = ink.argmax(1)

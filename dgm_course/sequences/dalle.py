@@ -14,6 +14,8 @@ from dgm_course.checks import (
     check_instance,
     check_integers,
     check_number,
+    check_shape,
+    check_size,
     check_tensor,
     values_are_checked,
 )
@@ -67,7 +69,7 @@ class DALLE(nn.Module):
         codes: the first stage, trained before; see `ImageTokens`.
         n_words: words 0 … n_words − 1 of a caption.
         n_text: the most words of a caption.
-        grid: height h and width w of an image in tokens.
+        size: height h and width w of an image in tokens.
         text_weight: w, from 0 to 1.
 
     Shapes: captions ``(N, n_text)``, integers, −1 after the last word; grids z ``(N, h, w)``;
@@ -88,7 +90,7 @@ class DALLE(nn.Module):
         ...     encode = staticmethod(lambda x: x[:, 0])
         ...     decode = staticmethod(lambda z: z[:, None])
         >>> gpt = GPT(n_tokens=3 + 2 + 1, context=2 + 4, n_layers=1, n_heads=1, width=8)
-        >>> dalle = DALLE(gpt, Halves(), n_words=3, n_text=2, grid=(2, 2))
+        >>> dalle = DALLE(gpt, Halves(), n_words=3, n_text=2, size=(2, 2))
         >>> captions, images = torch.tensor([[0, 2]]), torch.ones(1, 1, 2, 2, dtype=torch.long)
         >>> [round(v.item(), 3) for v in dalle.terms(captions, images[:, 0])]  # -2 ln 3, -4 ln 2
         [-2.197, -2.773]
@@ -102,7 +104,7 @@ class DALLE(nn.Module):
         codes: ImageTokens,
         n_words: int,
         n_text: int,
-        grid: tuple[int, int],
+        size: tuple[int, int],
         text_weight: float = 1 / 8,
     ) -> None:
         super().__init__()
@@ -110,10 +112,7 @@ class DALLE(nn.Module):
         self.model, self.codes = model, codes
         self.n_words, self.n_text = check_count(n_words, "n_words"), check_count(n_text, "n_text")
         self.n_codes = check_count(getattr(codes, "n_codes", None), "codes.n_codes")
-        if not isinstance(grid, tuple | list | torch.Size) or len(grid) != 2:
-            raise ValueError(f"grid must be a height and a width, (h, w), got {grid!r}")
-        height, width = check_count(grid[0], "grid's height"), check_count(grid[1], "grid's width")
-        self.grid = (height, width)
+        self.size = check_size(size)
         check_number(text_weight, "text_weight", or_zero=True)
         if text_weight > 1:
             raise ValueError(f"text_weight must be from 0 to 1, got {text_weight}")
@@ -122,7 +121,7 @@ class DALLE(nn.Module):
 
     def extra_repr(self) -> str:
         words = f"n_words={self.n_words}, n_text={self.n_text}"
-        return f"{words}, n_codes={self.n_codes}, grid={self.grid}, text_weight={self.text_weight}"
+        return f"{words}, n_codes={self.n_codes}, size={self.size}, text_weight={self.text_weight}"
 
     def tokens(self, captions: Tensor, z: Tensor) -> Tensor:
         """The sequences, ``(N, n_text + h · w)``: words, padding, then n_words + codes."""
@@ -194,12 +193,12 @@ class DALLE(nn.Module):
             raise ValueError(f"caption must have shape ({self.n_text},), got {(*caption.shape,)}")
         check_sharpness(temperature, top_k, self.n_codes)
         generator = None if generator is None else as_generator(generator)
-        z = caption.new_zeros((n, *self.grid), dtype=torch.long)
+        z = caption.new_zeros((n, *self.size), dtype=torch.long)
         tokens = self.tokens(caption.expand(n, -1), z)  # codes to be drawn are read by none before
         for t in range(self.n_text, tokens.shape[1]):
             logits = self._split(self.model(tokens[:, : t + 1]))[1][..., -1]
             tokens[:, t] = self.n_words + draw_tokens(logits, temperature, top_k, generator)
-        return self.codes.decode((tokens[:, self.n_text :] - self.n_words).view(n, *self.grid))
+        return self.codes.decode((tokens[:, self.n_text :] - self.n_words).view(n, *self.size))
 
     @torch.no_grad()
     def caption_log_prob(
@@ -238,10 +237,7 @@ class DALLE(nn.Module):
     def _checked_prior(self, log_prior: Any, n: int) -> Tensor:
         """The prior as a tensor; a ValueError unless it is n finite numbers."""
         numbers = as_numbers(log_prior, "log_prior")
-        if numbers.shape != (n,):
-            raise ValueError(
-                f"log_prior must have shape ({n},), one of each caption, got {(*numbers.shape,)}"
-            )
+        check_shape(numbers, (n,), "log_prior")
         if not numbers.isfinite().all():
             raise ValueError(f"log_prior must be finite, got {numbers.tolist()}")
         return numbers
@@ -261,8 +257,8 @@ class DALLE(nn.Module):
 
     def _check_grids(self, z: Any) -> None:
         check_tensor(z, "z")
-        if z.ndim != 3 or z.shape[1:] != self.grid or not len(z):
-            height, width = self.grid
+        if z.ndim != 3 or z.shape[1:] != self.size or not len(z):
+            height, width = self.size
             raise ValueError(f"z must have shape (N, {height}, {width}), got {(*z.shape,)}")
         check_integers(z, 0, self.n_codes - 1, "z")
 
@@ -270,7 +266,7 @@ class DALLE(nn.Module):
     def _check_model(self) -> None:
         """Raise a ValueError unless the model's logits are of all tokens, at all places."""
         device = next((p.device for p in self.model.parameters()), None)
-        length = self.n_text + self.grid[0] * self.grid[1]
+        length = self.n_text + self.size[0] * self.size[1]
         out = self.model(torch.zeros(1, length, dtype=torch.long, device=device))
         n_tokens = self.n_words + self.n_codes + 1
         if not isinstance(out, Tensor) or out.shape != (1, n_tokens, length):
