@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Real
@@ -99,11 +99,29 @@ def check_same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
         )
 
 
+def check_shape(x: Any, shape: tuple[int, ...], name: str) -> None:
+    """Raise a ValueError unless x is a tensor of that shape."""
+    check_tensor(x, name)
+    if tuple(x.shape) != shape:  # (N, 1) in the place of (N,) would broadcast
+        raise ValueError(f"{name} must have shape {shape}, got shape {tuple(x.shape)}")
+
+
+def check_finite(x: Tensor, name: str, things: str, n_axes: int = 1) -> None:
+    """Raise a ValueError unless x is finite, where `values_are_checked`.
+
+    The last n_axes axes are one of the things that are counted.
+    """
+    if values_are_checked() and not torch.isfinite(x).all():
+        bad = (~torch.isfinite(x)).flatten(-n_axes).any(-1)
+        raise ValueError(
+            f"{name} must be finite, got NaN or inf in {int(bad.sum())} of {bad.numel()} {things}"
+        )
+
+
 def check_points(x: Tensor, n_features: int | None, dtype: torch.dtype | None, name: str) -> None:
     """Raise a ValueError unless x is a non-empty batch ``(N, n_features)`` of finite numbers.
 
-    Without n_features any number of them will do, and without a dtype any floating one. Finite or
-    not is read only where `values_are_checked`.
+    Without n_features any number of them will do, and without a dtype any floating one.
     """
     check_tensor(x, name)
     if x.ndim != 2 or x.shape[1] != (n_features or x.shape[1]):
@@ -118,13 +136,11 @@ def check_points(x: Tensor, n_features: int | None, dtype: torch.dtype | None, n
             f"{name} must have the dtype of the model's weights, {dtype}, got {x.dtype}; "
             f"convert it with {name}.to({dtype})"
         )
-    if values_are_checked() and not torch.isfinite(x).all():
-        n_bad = int((~torch.isfinite(x)).any(dim=1).sum())
-        raise ValueError(f"{name} must be finite, got NaN or inf in {n_bad} of {len(x)} points")
+    check_finite(x, name, "points")
 
 
 def check_integers(x: Tensor, lowest: int, highest: int, name: str) -> None:
-    """Raise a ValueError unless x holds integers lowest … highest; values as in `check_points`."""
+    """Raise a ValueError unless x holds integers lowest … highest; values as in `check_finite`."""
     check_tensor(x, name)
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise ValueError(f"{name} must hold integers {lowest} to {highest}, got dtype {x.dtype}")
@@ -134,3 +150,25 @@ def check_integers(x: Tensor, lowest: int, highest: int, name: str) -> None:
             raise ValueError(
                 f"{name} must hold integers {lowest} to {highest}, got values from {low} to {high}"
             )
+
+
+def check_images(
+    x: Tensor, n_levels: int, n_channels: int, *, name: str = "x", lowest: int = 0
+) -> None:
+    """Raise a ValueError unless x is a batch ``(N, C, H, W)`` of integer levels."""
+    check_tensor(x, name)
+    if x.ndim != 4 or x.shape[1] != n_channels:
+        raise ValueError(
+            f"{name} must have shape (N, {n_channels}, H, W), got shape {tuple(x.shape)}"
+        )
+    if x.numel() == 0:
+        raise ValueError(f"{name} must hold pixels, got an empty batch of shape {tuple(x.shape)}")
+    check_integers(x, lowest, n_levels - 1, name)
+
+
+def check_size(size: Any) -> tuple[int, int]:
+    """The size as two ints; a ValueError unless it is a height and a width of at least 1."""
+    sides = tuple(size) if isinstance(size, Iterable) else ()
+    if len(sides) != 2:
+        raise ValueError(f"size must be a height and a width, (H, W), got {size!r}")
+    return check_count(sides[0], "size's height"), check_count(sides[1], "size's width")

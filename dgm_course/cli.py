@@ -6,11 +6,13 @@ Jupyter and PyTorch are imported inside the commands, so that ``dgm --help`` ans
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -104,7 +106,16 @@ def lab(folder: Path, port: int | None, extra: tuple[str, ...]) -> None:
         if moved := without_home(Path(config)):
             os.environ.update(moved)
             click.echo("your home cannot be written: JupyterLab forgets its settings at the end")
+        signal.signal(signal.SIGINT, end_as_terminated)  # at a terminal Jupyter sets its own
         LabApp.launch_instance(lab_arguments(folder, port, extra, uid))
+
+
+def end_as_terminated(number: int, frame: FrameType | None) -> None:
+    """Let Ctrl-C do what SIGTERM does, for a KeyboardInterrupt inside a finaliser is lost."""
+    end = signal.getsignal(signal.SIGTERM)
+    if not callable(end):  # the server is not up yet
+        raise KeyboardInterrupt
+    end(number, frame)
 
 
 # --- running --------------------------------------------------------------------------------

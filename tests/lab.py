@@ -53,6 +53,9 @@ def running_lab(
             ready = wait_for(lambda: process.poll() or pattern.search(log.read_text()))
             assert isinstance(ready, re.Match), log.read_text()
             yield process, ready[1] + ready[2]
+        except BaseException as error:
+            error.add_note(log.read_text()[-4000:])
+            raise
         finally:
             process.terminate()  # its kernels go with it
             try:

@@ -353,8 +353,37 @@ def test_lab_opens_behind_its_token_and_stops_on_ctrl_c(folder: Path, tmp_path: 
             assert get("lab/api/update", **key) == {"notification": None}
 
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=30) == 0
+            assert process.wait(timeout=60) == 0
     assert "Traceback" not in (tmp_path / "lab.log").read_text()
+
+
+def test_lab_hears_ctrl_c_also_inside_a_finaliser(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python drops a KeyboardInterrupt there, and the server would run on."""
+    heard = list[int]()
+
+    class Freed:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def serve(arguments: list[str]) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+        Freed()
+
+    for name in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH"):
+        monkeypatch.setenv(name, "")  # the command adds to them
+    monkeypatch.setattr("jupyterlab.labapp.LabApp.launch_instance", serve)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert dgm("lab", "--notebooks", str(folder)).exit_code == 0
+        assert heard == [signal.SIGINT]
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as before the server is up
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # --- data -----------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ def test_the_elbo_of_a_correlated_gaussian_is_its_distance_from_the_posterior():
 
 def test_refuses():
     model, x = model_of("diagonal", "standard")
-    with pytest.raises(ValueError, match=r"log_evidence must have shape \(4,\), got \(4, 1\)"):
+    with pytest.raises(ValueError, match=r"log_evidence must have shape \(4,\), got shape"):
         split_gap(model, x, log_evidence=torch.zeros(4, 1))
     with pytest.raises(ValueError, match="n_steps must be an int of at least 1, got 0"):
         split_gap(model, x, n_steps=0)

@@ -89,6 +89,15 @@ def test_rows_of_lecture_13_are_those_of_its_stored_table():
     assert row.nats.value < table()["VQ-VAE, 2 × 2 words of 8"].nats.value
 
 
+def test_rows_of_lecture_14_are_those_of_its_stored_table():
+    stored = results("transformers")
+    kept = {"GPT": "GPT", "GPT, rows and columns": "rows and columns"}
+    for name, key in (kept | {"Sparse Transformer": "strided"}).items():
+        row, nats = table()[name], stored[f"{key}/nats"][0]
+        assert row.n_parameters == stored[f"{key}/parameters"]
+        assert abs(row.nats.value - nats.mean()) < row.nats.standard_error
+
+
 def test_one_row_is_made_and_the_others_kept(maker, monkeypatch, tmp_path, capsys):
     out = tmp_path / "table.csv"
     out.write_bytes(LIKELIHOODS.read_bytes())

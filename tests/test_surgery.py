@@ -593,7 +593,7 @@ def test_readings_refuse_shapes_that_would_broadcast():
     def keeps_an_axis(z):
         return z.sum(2, keepdim=True)
 
-    with pytest.raises(ValueError, match=r"log_evidence must have shape \(5,\), got \(5, 1\)"):
+    with pytest.raises(ValueError, match=r"log_evidence must have shape \(5,\), got shape"):
         evidence_minus_posterior_kl(GOOD, log_likelihood, torch.zeros(5, 1))
     for reading in (energy_plus_entropy, reconstruction_minus_kl):
         with pytest.raises(ValueError, match=r"to \(4096, 5\), got \(4096, 5, 1\)"):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from dgm_course.autoregressive.image_model import ImageModel, check_images, check_size
-from dgm_course.checks import check_count, check_number, check_tensor
+from dgm_course.autoregressive.image_model import ImageModel
+from dgm_course.checks import check_count, check_images, check_number, check_size, check_tensor
 
 
 class Uniform(ImageModel):

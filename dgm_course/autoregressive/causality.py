@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dgm_course import causality
-from dgm_course.autoregressive.image_model import ImageModel, check_size, random_conditions
-from dgm_course.checks import check_count, check_instance
+from dgm_course.autoregressive.image_model import ImageModel, random_conditions
+from dgm_course.checks import check_count, check_instance, check_size
 from dgm_course.data.toy import as_generator
 
 

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from dgm_course.autoregressive.image_model import ImageModel
-from dgm_course.autoregressive.masked import CachedConv, CachedRows, MaskedConv2d, rows_of
+from dgm_course.autoregressive.masked import (
+    CachedConv,
+    CachedHead,
+    CachedRows,
+    Head,
+    MaskedConv2d,
+    rows_of,
+)
 from dgm_course.autoregressive.pixelcnn import check_depth
 from dgm_course.autoregressive.sampling import Cache
 
@@ -127,13 +134,9 @@ class GatedPixelCNN(ImageModel):
             GatedLayer(n_in, n_features, kernel_size, *told, first=number == 0)
             for number, n_in in enumerate([n_channels] + [n_features] * (n_layers - 1))
         ]
-        head = [
-            MaskedConv2d(n_features, n_out, 1, "B", n_channels=n_channels)
-            for n_out in (n_features, n_channels * n_levels)
-        ]
-        # Lists of modules, typed by what is in them.
+        # A list of modules, typed by what is in it.
         self.layers = cast("Sequence[GatedLayer]", nn.ModuleList(layers))
-        self.head = cast("Sequence[MaskedConv2d]", nn.ModuleList(head))
+        self.head = Head(n_features, n_levels, n_channels)
 
     def logits_of(
         self, values: Tensor, labels: Tensor | None = None, context: Tensor | None = None
@@ -141,9 +144,7 @@ class GatedPixelCNN(ImageModel):
         v = h = values  # (N, C, H, W)
         for layer in self.layers:
             v, h = layer(v, h, labels, context)  # (N, F, H, W) each
-        for conv in self.head:
-            h = conv(h.relu())  # last: (N, C · n_levels, H, W), channel by channel
-        return h.unflatten(1, (self.n_channels, self.n_levels)).transpose(1, 2)
+        return self.head(h)  # (N, n_levels, C, H, W)
 
     def cache(
         self,
@@ -174,7 +175,7 @@ class GatedPixelCNNCache:
         ]
         self.horizontal = [CachedConv(layer.horizontal, n, width) for layer in model.layers]
         self.out = [CachedConv(layer.out, n, width) for layer in model.layers]
-        self.head = [CachedConv(conv, n, width) for conv in model.head]
+        self.head = CachedHead(model.head, n, width)
         self.told = [
             zip(*(rows_of(s, height) for s in layer.told(labels, context)), strict=True)
             for layer in model.layers
@@ -188,8 +189,9 @@ class GatedPixelCNNCache:
             a = self.vertical[number](v)  # (N, 2F, W)
             self.horizontal[number].start_row(layer.to_horizontal(a[:, :, None])[:, :, 0] + s_h)
             v = gate(a + s_v)
-        for conv in [*self.out, *self.head]:
-            conv.start_row()
+        for out in self.out:
+            out.start_row()
+        self.head.start_row()
 
     def logits(self, j: int, c: int) -> Tensor:
         h: Tensor | None = None
@@ -200,10 +202,7 @@ class GatedPixelCNNCache:
             new = out.output(j, c)
             h = new if h is None else h + new
         assert h is not None
-        for conv in self.head:
-            conv.put(j, c, h.relu())
-            h = conv.output(j, c)
-        return h
+        return self.head.logits(j, c, h)
 
     def put(self, j: int, c: int, levels: Tensor) -> None:
         values = self.model.values_of(levels)

@@ -14,10 +14,12 @@ from torch.nn.functional import cross_entropy
 from dgm_course.autoregressive.sampling import Cache, sample_pixels
 from dgm_course.checks import (
     check_count,
+    check_finite,
+    check_images,
     check_integers,
     check_number,
-    check_tensor,
-    values_are_checked,
+    check_shape,
+    check_size,
 )
 from dgm_course.data.toy import Seed, as_generator
 
@@ -148,8 +150,7 @@ class ImageModel(nn.Module, ABC):
         if given is None:
             given = torch.full(shape, -1, device=device)
         check_images(given, self.n_levels, self.n_channels, name="given", lowest=-1)
-        if tuple(given.shape) != shape:
-            raise ValueError(f"given must have shape {shape}, got shape {tuple(given.shape)}")
+        check_shape(given, shape, "given")
         cache = self.cache(n, size, labels, context)
         return sample_pixels(cache, given.long().to(device), temperature, generator)
 
@@ -161,9 +162,7 @@ class ImageModel(nn.Module, ABC):
             if self.n_classes is not None:
                 raise ValueError(f"labels must be given: the model has {self.n_classes} classes")
             return
-        check_tensor(labels, "labels")
-        if tuple(labels.shape) != (n,):
-            raise ValueError(f"labels must have shape ({n},), got shape {tuple(labels.shape)}")
+        check_shape(labels, (n,), "labels")
         check_integers(labels, 0, self.n_classes - 1, "labels")
 
     def check_context(self, context: Tensor | None, n: int, size: tuple[int, int]) -> None:
@@ -176,18 +175,13 @@ class ImageModel(nn.Module, ABC):
                     f"context must be given: the model has n_context = {self.n_context} features"
                 )
             return
-        check_tensor(context, "context")
-        shape = (n, self.n_context, *size)
-        if tuple(context.shape) != shape:
-            raise ValueError(f"context must have shape {shape}, got shape {tuple(context.shape)}")
+        check_shape(context, (n, self.n_context, *size), "context")
         if context.dtype != self.like.dtype:
             raise ValueError(
                 f"context must have the dtype of the model's weights, {self.like.dtype}, got "
                 f"{context.dtype}"
             )
-        if values_are_checked() and not torch.isfinite(context).all():
-            n_bad = int((~torch.isfinite(context)).flatten(1).any(1).sum())
-            raise ValueError(f"context must be finite, got NaN or inf in {n_bad} of {n} maps")
+        check_finite(context, "context", "maps", 3)
 
 
 class FullPass:
@@ -228,28 +222,6 @@ def random_conditions(
         shape = (n, model.n_context, *size)
         context = torch.randn(shape, generator=generator, dtype=model.like.dtype)
     return labels, context
-
-
-def check_images(
-    x: Tensor, n_levels: int, n_channels: int, *, name: str = "x", lowest: int = 0
-) -> None:
-    """Raise a ValueError unless x is a batch ``(N, C, H, W)`` of integer levels."""
-    check_tensor(x, name)
-    if x.ndim != 4 or x.shape[1] != n_channels:
-        raise ValueError(
-            f"{name} must have shape (N, {n_channels}, H, W), got shape {tuple(x.shape)}"
-        )
-    if x.numel() == 0:
-        raise ValueError(f"{name} must hold pixels, got an empty batch of shape {tuple(x.shape)}")
-    check_integers(x, lowest, n_levels - 1, name)
-
-
-def check_size(size: Any) -> tuple[int, int]:
-    """The size as two ints; a ValueError unless it is a height and a width of at least 1."""
-    sides = tuple(size) if isinstance(size, Iterable) else ()
-    if len(sides) != 2:
-        raise ValueError(f"size must be a height and a width, (H, W), got {size!r}")
-    return check_count(sides[0], "size's height"), check_count(sides[1], "size's width")
 
 
 def check_pixel(pixel: Any, size: tuple[int, int]) -> tuple[int, int]:

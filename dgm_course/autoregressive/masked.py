@@ -8,8 +8,9 @@ pixel is the kernel's own row. `CachedRows` and `CachedConv` compute a layer in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -150,6 +151,29 @@ class MaskedConv2d(nn.Module):
         return conv2d(x, self.masked_weight(), self.bias, padding=(rows // 2, columns // 2))
 
 
+class Head(nn.Sequential):
+    """logits = W₂ relu(W₁ relu h + b₁) + b₂: two 1×1 layers of type B, where a network ends.
+
+    Args:
+        n_features: features F of h.
+        n_levels: levels of a pixel.
+        n_channels: the image's channels C.
+
+    Shapes: ``(N, F, H, W)`` to ``(N, n_levels, C, H, W)``.
+    """
+
+    def __init__(self, n_features: int, n_levels: int, n_channels: int) -> None:
+        sizes = n_features, n_channels * n_levels  # the last layer's features: channel by channel
+        layers = (MaskedConv2d(n_features, n, 1, "B", n_channels=n_channels) for n in sizes)
+        super().__init__(*layers)
+        self.n_levels = n_levels
+
+    def forward(self, h: Tensor) -> Tensor:
+        for layer in self:
+            h = layer(h.relu())
+        return h.unflatten(1, (-1, self.n_levels)).transpose(1, 2)
+
+
 class CachedRows:
     """A convolution over the last rows of its input, given one row after the other.
 
@@ -204,6 +228,25 @@ class CachedConv:
         """Group c of the output at column j, once groups up to c of the input are there."""
         seen = self.row[:, j * self.n_in : (j + self.left + 1) * self.n_in]
         return torch.addmm(self.from_above[c][j], seen, self.own[c])
+
+
+class CachedHead:
+    """A `Head`, one pixel and one group of channels at a time."""
+
+    def __init__(self, head: Head, n: int, width: int) -> None:
+        layers = cast("Iterable[MaskedConv2d]", head)
+        self.convs = [CachedConv(conv, n, width) for conv in layers]
+
+    def start_row(self) -> None:
+        for conv in self.convs:
+            conv.start_row()
+
+    def logits(self, j: int, c: int, h: Tensor) -> Tensor:
+        """The logits of channel c at column j, ``(N, n_levels)``, from group c of the features."""
+        for conv in self.convs:
+            conv.put(j, c, h.relu())
+            h = conv.output(j, c)
+        return h
 
 
 def rows_of(term: Tensor, height: int) -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, cast
 from torch import Tensor, nn
 
 from dgm_course.autoregressive.image_model import ImageModel
-from dgm_course.autoregressive.masked import CachedConv, MaskedConv2d
+from dgm_course.autoregressive.masked import CachedConv, CachedHead, Head, MaskedConv2d
 from dgm_course.autoregressive.sampling import Cache
 
 
@@ -103,13 +103,9 @@ class PixelRNN(ImageModel):
         super().__init__(n_levels, n_channels)
         width = 2 * n_features
         self.first = MaskedConv2d(n_channels, width, kernel_size, "A", n_channels=n_channels)
-        head = [
-            MaskedConv2d(width, n_out, 1, "B", n_channels=n_channels)
-            for n_out in (width, n_channels * n_levels)
-        ]
-        # Lists of modules, typed by what is in them.
+        # A list of modules, typed by what is in it.
         self.layers = cast("Sequence[RecurrentLayer]", nn.ModuleList(layers))
-        self.head = cast("Sequence[MaskedConv2d]", nn.ModuleList(head))
+        self.head = Head(width, n_levels, n_channels)
 
     def logits_of(
         self, values: Tensor, labels: Tensor | None = None, context: Tensor | None = None
@@ -117,9 +113,7 @@ class PixelRNN(ImageModel):
         m = self.first(values)  # (N, 2F, H, W)
         for layer in self.layers:
             m = m + layer(m)
-        for conv in self.head:
-            m = conv(m.relu())  # last: (N, C · n_levels, H, W), channel by channel
-        return m.unflatten(1, (self.n_channels, self.n_levels)).transpose(1, 2)
+        return self.head(m)  # (N, n_levels, C, H, W)
 
     def cache(
         self,
@@ -138,22 +132,19 @@ class PixelRNNCache:
         self.model = model
         self.first = CachedConv(model.first, n, width)
         self.layers = [layer.cache(n, width) for layer in model.layers]
-        self.head = [CachedConv(conv, n, width) for conv in model.head]
+        self.head = CachedHead(model.head, n, width)
 
     def start_row(self) -> None:
         for layer in self.layers:
             layer.start_row()
-        for conv in (self.first, *self.head):
-            conv.start_row()
+        self.first.start_row()
+        self.head.start_row()
 
     def logits(self, j: int, c: int) -> Tensor:
         m = self.first.output(j, c)  # (N, features of group c)
         for layer in self.layers:
             m = m + layer.output(j, c, m)
-        for conv in self.head:
-            conv.put(j, c, m.relu())
-            m = conv.output(j, c)
-        return m
+        return self.head.logits(j, c, m)
 
     def put(self, j: int, c: int, levels: Tensor) -> None:
         self.first.put(j, c, self.model.values_of(levels)[:, None])

@@ -8,7 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from dgm_course.autoregressive.image_model import ImageModel
-from dgm_course.autoregressive.masked import CachedConv, MaskedConv2d, rows_of
+from dgm_course.autoregressive.masked import CachedConv, CachedHead, Head, MaskedConv2d, rows_of
 from dgm_course.autoregressive.sampling import Cache
 from dgm_course.checks import check_count
 
@@ -39,10 +39,9 @@ class MaskedStack(ImageModel):
 
         self.first = conv(n_channels, n_features, kernel_sizes[0], "A")
         residual = [conv(n_features, n_features, k) for k in kernel_sizes[1:]]
-        head = [conv(n_features, n_features, 1), conv(n_features, n_channels * n_levels, 1)]
-        # Lists of modules, typed by what is in them.
+        # A list of modules, typed by what is in it.
         self.residual = cast("Sequence[MaskedConv2d]", nn.ModuleList(residual))
-        self.head = cast("Sequence[MaskedConv2d]", nn.ModuleList(head))
+        self.head = Head(n_features, n_levels, n_channels)
         of_context = [] if n_context is None else [n_context] * len(kernel_sizes)
         self.of_context = nn.ModuleList(nn.Conv2d(f, n_features, 1, bias=False) for f in of_context)
 
@@ -53,9 +52,7 @@ class MaskedStack(ImageModel):
         h = self.first(values) + of_c[0]  # (N, F, H, W)
         for layer, term in zip(self.residual, of_c[1:], strict=True):
             h = h + layer(h.relu()) + term
-        for layer in self.head:
-            h = layer(h.relu())  # last: (N, C · n_levels, H, W), channel by channel
-        return h.unflatten(1, (self.n_channels, self.n_levels)).transpose(1, 2)
+        return self.head(h)  # (N, n_levels, C, H, W)
 
     def context_terms(self, context: Tensor | None) -> list[Tensor]:
         """Vₗ c ``(N, F, H, W)`` of each layer; zeros ``(1, 1, 1, 1)`` without a context."""
@@ -124,15 +121,14 @@ class MaskedStackCache:
     ) -> None:
         self.model = model
         self.convs = [CachedConv(conv, n, size[1]) for conv in (model.first, *model.residual)]
-        self.head = [CachedConv(conv, n, size[1]) for conv in model.head]
+        self.head = CachedHead(model.head, n, size[1])
         # The context's terms row by row: each is added to what a row's convolution starts from.
         self.terms = [rows_of(term, size[0]) for term in model.context_terms(context)]
 
     def start_row(self) -> None:
         for conv, rows in zip(self.convs, self.terms, strict=True):
             conv.start_row(next(rows))
-        for conv in self.head:
-            conv.start_row()
+        self.head.start_row()
 
     def logits(self, j: int, c: int) -> Tensor:
         first, *residual = self.convs
@@ -140,10 +136,7 @@ class MaskedStackCache:
         for conv in residual:
             conv.put(j, c, h.relu())
             h = h + conv.output(j, c)
-        for conv in self.head:
-            conv.put(j, c, h.relu())
-            h = conv.output(j, c)
-        return h
+        return self.head.logits(j, c, h)
 
     def put(self, j: int, c: int, levels: Tensor) -> None:
         self.convs[0].put(j, c, self.model.values_of(levels)[:, None])

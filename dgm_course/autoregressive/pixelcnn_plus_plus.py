@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu
 
-from dgm_course.autoregressive.image_model import ImageModel, check_images
+from dgm_course.autoregressive.image_model import ImageModel
 from dgm_course.autoregressive.logistic import LogisticMixture, numbers_of_a_component
 from dgm_course.autoregressive.sampling import Cache
 from dgm_course.autoregressive.shifted import (
@@ -21,7 +21,7 @@ from dgm_course.autoregressive.shifted import (
     GatedResidual,
     ShiftedConv2d,
 )
-from dgm_course.checks import check_count
+from dgm_course.checks import check_count, check_images
 
 
 class Stream(nn.Module):

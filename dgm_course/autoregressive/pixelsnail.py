@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu, pad, scaled_dot_product_attention
 
-from dgm_course.autoregressive.image_model import ImageModel, check_images, check_pixel
+from dgm_course.autoregressive.image_model import ImageModel, check_pixel
 from dgm_course.autoregressive.masked import CachedConv, MaskedConv2d
 from dgm_course.autoregressive.sampling import Cache
 from dgm_course.autoregressive.shifted import (
@@ -19,7 +19,7 @@ from dgm_course.autoregressive.shifted import (
     Entrance,
     GatedResidual,
 )
-from dgm_course.checks import check_count
+from dgm_course.checks import check_count, check_images
 
 
 class CausalAttention(nn.Module):

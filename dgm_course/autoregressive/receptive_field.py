@@ -18,7 +18,6 @@ from dgm_course.autoregressive.gated import GatedPixelCNN
 from dgm_course.autoregressive.image_model import (
     ImageModel,
     check_pixel,
-    check_size,
     random_conditions,
 )
 from dgm_course.autoregressive.pixel_rnn import PixelRNN
@@ -27,7 +26,7 @@ from dgm_course.autoregressive.pixelcnn_plus_plus import PixelCNNPlusPlus, Strea
 from dgm_course.autoregressive.pixelsnail import PixelSNAIL
 from dgm_course.autoregressive.row_lstm import RowLSTMLayer
 from dgm_course.autoregressive.shifted import Entrance, ShiftedConv2d
-from dgm_course.checks import check_count, check_instance, check_tensor
+from dgm_course.checks import check_count, check_instance, check_size, check_tensor
 from dgm_course.data.toy import as_generator
 
 Pixel = tuple[int, int]  # row and column, from 0

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from dgm_course.autoregressive.image_model import check_images
 from dgm_course.autoregressive.masked import CachedConv, MaskedConv2d
 from dgm_course.autoregressive.pixel_rnn import (
     LayerCache,
@@ -18,7 +17,7 @@ from dgm_course.autoregressive.pixel_rnn import (
     lstm_step,
 )
 from dgm_course.autoregressive.pixelcnn import check_depth
-from dgm_course.checks import check_count
+from dgm_course.checks import check_count, check_images
 
 
 class RowLSTMLayer(RecurrentLayer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Protocol
 
@@ -11,11 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
-from dgm_course.checks import check_count, check_integers, check_tensor
+from dgm_course.checks import (
+    check_count,
+    check_images,
+    check_integers,
+    check_size,
+    check_tensor,
+)
 from dgm_course.data.toy import Seed, as_generator
 
 Conv = nn.Conv2d | nn.ConvTranspose2d
-MOST_GRIDS = 100_000
+MOST_GRIDS = 100_000  # to enumerate
 CHUNK = 2**21  # logits at a time
 
 
@@ -130,7 +136,7 @@ class CodeModel(nn.Module, ABC):
 
     def check_images(self, x: Tensor) -> None:
         """Raise a ValueError unless x is a batch ``(N, C, H, W)`` of levels with sides to halve."""
-        check_images(x, self.n_levels, self.n_channels, self.n_halvings)
+        check_divisible(x, self.n_levels, self.n_channels, self.n_halvings)
 
 
 # --- the networks -----------------------------------------------------------------------------
@@ -235,23 +241,10 @@ def halved(size: Any, n_halvings: int) -> tuple[int, int]:
     return height >> n_halvings, width >> n_halvings
 
 
-def check_size(size: Any) -> tuple[int, int]:
-    """The size as two ints; a ValueError unless it is a height and a width of at least 1."""
-    sides = tuple(size) if isinstance(size, Iterable) else ()
-    if len(sides) != 2:
-        raise ValueError(f"size must be a height and a width, (H, W), got {size!r}")
-    return check_count(sides[0], "size's height"), check_count(sides[1], "size's width")
-
-
-def check_images(x: Tensor, n_levels: int, n_channels: int, n_halvings: int) -> None:
+def check_divisible(x: Tensor, n_levels: int, n_channels: int, n_halvings: int) -> None:
     """Raise a ValueError unless x is a batch ``(N, C, H, W)`` of levels with sides to halve."""
-    check_tensor(x, "x")
-    if x.ndim != 4 or x.shape[1] != n_channels:
-        raise ValueError(f"x must have shape (N, {n_channels}, H, W), got shape {tuple(x.shape)}")
-    if x.numel() == 0:
-        raise ValueError(f"x must hold pixels, got an empty batch of shape {tuple(x.shape)}")
+    check_images(x, n_levels, n_channels)
     halved(x.shape[2:], n_halvings)
-    check_integers(x, 0, n_levels - 1, "x")
 
 
 def check_grids(z: Tensor, n_codes: int, name: str = "z") -> None:

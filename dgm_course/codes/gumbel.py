@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from dgm_course.checks import check_count, check_floating, check_number, values_are_checked
+from dgm_course.checks import check_count, check_finite, check_floating, check_number
 from dgm_course.codes.code_model import all_grids
 from dgm_course.data.toy import Seed, as_generator
 
@@ -47,11 +47,7 @@ class GumbelSoftmax:
         check_floating(logits, "logits")
         if logits.ndim == 0 or logits.numel() == 0:
             raise ValueError(f"logits must have shape (..., K), got shape {tuple(logits.shape)}")
-        if values_are_checked() and not torch.isfinite(logits).all():
-            n_bad = int((~torch.isfinite(logits)).any(-1).sum())
-            raise ValueError(
-                f"logits must be finite, got NaN or inf in {n_bad} of {logits[..., 0].numel()}"
-            )
+        check_finite(logits, "logits", "places")
         check_number(temperature, "temperature")
         self.log_q = logits.log_softmax(-1)
         self.temperature, self.straight_through = temperature, straight_through

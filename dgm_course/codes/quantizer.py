@@ -11,10 +11,10 @@ from torch.nn.functional import embedding
 
 from dgm_course.checks import (
     check_count,
+    check_finite,
     check_integers,
     check_number,
     check_tensor,
-    values_are_checked,
 )
 from dgm_course.data.toy import Seed, as_generator
 
@@ -206,14 +206,20 @@ class VectorQuantizer(nn.Module):
         centre = self.codebook.detach().mean(0)
         e = self.codebook.detach() - centre  # (K, dim)
         half = 0.5 * e.square().sum(1)
-        vectors = h.flatten(0, -2).split(max(1, CHUNK // self.n_codes))
-        chosen = [torch.addmm(half, v - centre, e.T, alpha=-1).argmin(1) for v in vectors]
+        vectors = h.flatten(0, -2)
+        rows = min(len(vectors), max(1, CHUNK // self.n_codes))
+        # One buffer for all chunks: of a new one for each, the allocator may keep 200 MB.
+        distances = half.new_empty(rows, self.n_codes)
+        chosen = torch.empty(len(vectors), dtype=torch.long, device=h.device)
+        for v, k in zip(vectors.split(rows), chosen.split(rows), strict=True):
+            part = torch.addmm(half, v - centre, e.T, alpha=-1, out=distances[: len(v)])
+            torch.argmin(part, 1, out=k)
         _, group = torch.unique(self.codebook.detach(), dim=0, return_inverse=True)
         number = torch.arange(self.n_codes, device=group.device)
         first = torch.empty_like(number).scatter_reduce_(
             0, group, number, "amin", include_self=False
         )
-        return first[group][torch.cat(chosen)].reshape(h.shape[:-1])
+        return first[group][chosen].reshape(h.shape[:-1])
 
     @torch.no_grad()
     def _learn(self, h: Tensor, indices: Tensor) -> None:
@@ -249,8 +255,4 @@ class VectorQuantizer(nn.Module):
             raise ValueError(
                 f"h must have the codebook's dtype, {self.codebook.dtype}, got {h.dtype}"
             )
-        if values_are_checked() and not torch.isfinite(h).all():
-            n_bad = int((~torch.isfinite(h)).any(-1).sum())
-            raise ValueError(
-                f"h must be finite, got NaN or inf in {n_bad} of {h[..., 0].numel()} vectors"
-            )
+        check_finite(h, "h", "vectors")

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from dgm_course.checks import check_count, check_instance
 from dgm_course.codes.code_model import (
+    MOST_GRIDS,
     Prior,
     all_grids,
+    check_divisible,
     check_grids,
-    check_images,
     check_prior,
     downward,
     halved,
@@ -26,8 +27,6 @@ from dgm_course.codes.code_model import (
 from dgm_course.codes.quantizer import VectorQuantizer
 from dgm_course.codes.vqvae import VQTerms
 from dgm_course.data.toy import Seed, as_generator
-
-MOST_PAIRS = 100_000
 
 
 class ConditionalPrior(Protocol):
@@ -168,14 +167,14 @@ class VQVAE2(nn.Module):
         Raises:
             ValueError: for more than 100,000 pairs, and as for `log_prob_bound`.
         """
-        check_images(x, self.n_levels, self.n_channels, self.n_halvings + 1)
+        check_divisible(x, self.n_levels, self.n_channels, self.n_halvings + 1)
         tops, bottoms = (
             all_grids(quantizer.n_codes, halved(x.shape[2:], self.n_halvings + more)).to(x.device)
             for quantizer, more in ((self.top, 1), (self.bottom, 0))
         )
-        if (n_pairs := len(tops) * len(bottoms)) > MOST_PAIRS:
+        if (n_pairs := len(tops) * len(bottoms)) > MOST_GRIDS:
             raise ValueError(
-                f"enumeration is for at most {MOST_PAIRS:,} pairs of grids, got {n_pairs:,}"
+                f"enumeration is for at most {MOST_GRIDS:,} pairs of grids, got {n_pairs:,}"
             )
         parts = []
         for t in tops:
@@ -226,7 +225,7 @@ class VQVAE2(nn.Module):
         return Codes(t, b)
 
     def _trunk(self, x: Tensor) -> Tensor:
-        check_images(x, self.n_levels, self.n_channels, self.n_halvings + 1)
+        check_divisible(x, self.n_levels, self.n_channels, self.n_halvings + 1)
         return self.trunk(values_of(x, self.n_levels, self.top.codebook.dtype)).relu()
 
     def _top_features(self, trunk: Tensor) -> Tensor:

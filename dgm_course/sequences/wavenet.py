@@ -8,9 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, embedding, pad
 
-from dgm_course.checks import MOST, check_count, check_integers, check_points, check_tensor
-from dgm_course.data.toy import Seed, as_generator
+from dgm_course.checks import MOST, check_count, check_integers, check_points
+from dgm_course.data.toy import Seed
 from dgm_course.probability import gaussian_log_prob
+from dgm_course.sequences.sampling import (
+    check_request,
+    check_sequences,
+    check_sharpness,
+    draw_tokens,
+)
 
 Method = Literal["cached", "window", "full"]
 
@@ -116,9 +122,7 @@ class WaveNet(nn.Module):
 
     def check(self, x: Tensor, name: str) -> None:
         """Raise a ValueError unless x is a batch ``(N, T)`` of what the model is of."""
-        check_tensor(x, name)
-        if x.ndim != 2 or x.numel() == 0:
-            raise ValueError(f"{name} must have shape (N, T), not empty, got {tuple(x.shape)}")
+        check_sequences(x, name)
         if self.levels is None:
             check_points(x, None, self.w_in.dtype, name)
         else:
@@ -153,6 +157,8 @@ class WaveNet(nn.Module):
         given: Tensor | None = None,
         *,
         method: Method = "cached",
+        temperature: float = 1.0,
+        top_k: int | None = None,
         generator: Seed | None = None,
     ) -> Tensor:
         """n draws from p(x), ``(n, length)``, one sample after the other.
@@ -164,24 +170,23 @@ class WaveNet(nn.Module):
             method: "cached" keeps what each layer has read and computes one column a sample;
                 "window" runs the network over the receptive field for every sample, "full" over
                 all that there is so far. Random numbers are the same, and so are the samples.
+            temperature: logits are divided by it, scales of real samples multiplied; below 1
+                favours the likely.
+            top_k: draw from the k likeliest levels alone, and those as likely as the k-th.
             generator: a seed or a generator; None takes torch's own.
 
         Raises:
             ValueError: for n or length below 1, an unknown method, or given of another n, longer
-                than length, or not what the model is of.
+                than length, or not what the model is of; for a temperature that is not positive,
+                or top_k outside 1 … V, or of real samples.
         """
-        n, length = check_count(n, "n"), check_count(length, "length")
-        if method not in get_args(Method):
-            raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
-        generator = None if generator is None else as_generator(generator)
-        x = self.w_in.new_zeros(length, n, dtype=torch.long if self.levels else None)
-        n_given = 0
         if given is not None:
             self.check(given, "given")
-            n_given = given.shape[1]
-            if len(given) != n or n_given > length:
-                shape = f"(n, P), n = {n} and P at most length = {length}"
-                raise ValueError(f"given must have shape {shape}, got {tuple(given.shape)}")
+        n, length, generator = check_request(n, length, given, method, get_args(Method), generator)
+        check_sharpness(temperature, top_k, self.levels)
+        x = self.w_in.new_zeros(length, n, dtype=torch.long if self.levels else None)
+        n_given = 0 if given is None else given.shape[1]
+        if given is not None:
             x[:n_given] = given.T
         memory = Memory(self, n) if method == "cached" else None
         field = self.receptive_field if method == "window" else MOST
@@ -190,19 +195,13 @@ class WaveNet(nn.Module):
                 out = memory.step(x[t - 1] if t else None)  # (n, n_outputs)
             else:
                 out = self._outputs(self._inputs(x[:t].T)[..., -field:])[..., -1].T
-            if t >= n_given:
-                x[t] = self._draw(out, generator)
+            if t >= n_given and self.levels:
+                x[t] = draw_tokens(out, temperature, top_k, generator)
+            elif t >= n_given:
+                mean, log_scale = out.unbind(1)
+                z = torch.randn(n, generator=generator, dtype=out.dtype).to(out.device)
+                x[t] = mean + temperature * log_scale.exp() * z
         return x.T
-
-    def _draw(self, out: Tensor, generator: torch.Generator | None) -> Tensor:
-        """One sample ``(n,)`` of each from the outputs ``(n, n_outputs)``."""
-        if self.levels is None:
-            mean, log_scale = out.unbind(1)
-            z = torch.randn(len(out), generator=generator, dtype=out.dtype)
-            return mean + log_scale.exp() * z.to(out.device)
-        # The level of the least E / p, E exponential, is one drawn from p.
-        waits = torch.empty(out.shape, dtype=out.dtype).exponential_(generator=generator)
-        return (out - waits.to(out.device).log()).argmax(1)
 
 
 class Memory:

@@ -8,7 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dgm_course.checks import check_count, check_instance, check_tensor, unchecked_values
+from dgm_course.checks import (
+    check_count,
+    check_instance,
+    check_shape,
+    check_tensor,
+    unchecked_values,
+)
 from dgm_course.vae.aggregated_posterior import mean_and_scale
 from dgm_course.vae.latent_variable_model import ExplicitPosterior, LatentVariableModel
 from dgm_course.vae.objectives import log_prob_by_quadrature
@@ -115,11 +121,7 @@ def split_gap(
     mean, scale = (v.to(next(model.parameters())) for v in mean_and_scale(posterior.q))
     if log_evidence is None:
         log_evidence = log_prob_by_quadrature(model, x)
-    check_tensor(log_evidence, "log_evidence")
-    if log_evidence.shape != mean.shape[:1]:  # (N, 1) would silently broadcast to (N, N)
-        raise ValueError(
-            f"log_evidence must have shape ({len(mean)},), got {tuple(log_evidence.shape)}"
-        )
+    check_shape(log_evidence, (len(mean),), "log_evidence")
     parts = []
     for i in torch.arange(len(x), device=x.device).split(POINTS_AT_ONCE):
         q = mean[i], torch.diag_embed(scale[i])

@@ -20,6 +20,7 @@ from dgm_course.vae.latent_variable_model import (
     Flow,
     LatentVariableModel,
     as_distribution,
+    check_codes,
     check_prior,
 )
 
@@ -180,13 +181,7 @@ class GaussianVAE(LatentVariableModel):
 
     def decode(self, z: Tensor) -> Distribution:
         """p(x|z): codes ``(..., M)`` to batch shape ``(...)`` and event shape ``(D,)``."""
-        weight = next(self.parameters())
-        check_tensor(z, "z")
-        if z.ndim < 2 or z.shape[-1] != self.z_dim or z.dtype != weight.dtype:
-            raise ValueError(
-                f"z must have shape (..., N, {self.z_dim}) and dtype {weight.dtype}, "
-                f"got shape {tuple(z.shape)} and {z.dtype}"
-            )
+        check_codes(z, self.z_dim, next(self.parameters()).dtype)
         out = self.decoder(z).to(z.dtype)
         if self.likelihood == "bernoulli":  # whose own check would refuse values inside (0, 1)
             return Independent(Bernoulli(logits=out, validate_args=False), 1)

@@ -150,6 +150,16 @@ class FlowPrior(Distribution):
         return self.flow.sample(shape.numel()).reshape(shape + self.event_shape)
 
 
+def check_codes(z: Tensor, z_dim: int, dtype: torch.dtype) -> None:
+    """Raise a ValueError unless z holds codes ``(..., N, M)`` of that dtype."""
+    check_tensor(z, "z")
+    if z.ndim < 2 or z.shape[-1] != z_dim or z.dtype != dtype:
+        raise ValueError(
+            f"z must have shape (..., N, {z_dim}) and dtype {dtype}, got shape {tuple(z.shape)} "
+            f"and {z.dtype}"
+        )
+
+
 def check_prior(prior: Any, z_dim: int) -> None:
     """Raise a ValueError unless prior is a distribution, or a flow, over codes ``(M,)``."""
     density = prior if isinstance(prior, Distribution) else getattr(prior, "base", None)

@@ -214,13 +214,8 @@ def log_prob_by_quadrature(
 
     Omits: a part of p(x, z) that lies beyond the box and apart from what is in it.
     """
-    check_instance(model, LatentVariableModel, "model")
+    check_quadrature(model, n, limit)
     data = model.as_numbers(x)
-    if model.z_dim > 2:
-        raise ValueError(f"quadrature needs z_dim of at most 2, got {model.z_dim}")
-    check_number(limit, "limit")
-    if check_count(n, "n", 5) % 2 == 0:
-        raise ValueError(f"n must be odd, got {n}")
     weight = next(model.parameters())
     ticks = torch.linspace(-limit, limit, n, dtype=weight.dtype, device=weight.device)
     z = torch.cartesian_prod(*[ticks] * model.z_dim).reshape(-1, model.z_dim)  # (G, M)
@@ -280,3 +275,13 @@ def _all_pairs(p: Distribution, x: Tensor, counts: Tensor | None) -> Tensor:
     if isinstance(base, Bernoulli):
         log_p = torch.stack([logsigmoid(-log_p), logsigmoid(log_p)], -1)
     return log_p.flatten(1) @ counts.T
+
+
+def check_quadrature(model: LatentVariableModel, n: int, limit: float) -> None:
+    """Raise a ValueError unless n nodes an axis on [−limit, limit] will do for a model's codes."""
+    check_instance(model, LatentVariableModel, "model")
+    if model.z_dim > 2:
+        raise ValueError(f"quadrature needs z_dim of at most 2, got {model.z_dim}")
+    check_number(limit, "limit")
+    if check_count(n, "n", 5) % 2 == 0:
+        raise ValueError(f"n must be odd, got {n}")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, constraints
 
-from dgm_course.checks import check_count, check_integers, check_points, check_tensor
+from dgm_course.checks import check_count, check_integers, check_points, check_size
 from dgm_course.vae.gaussian_vae import one_hidden_layer, scale_of
 from dgm_course.vae.latent_variable_model import (
     Flow,
     LatentVariableModel,
     as_distribution,
+    check_codes,
     check_prior,
 )
 
@@ -90,7 +90,7 @@ class PixelVAE(LatentVariableModel):
     ) -> None:
         super().__init__()
         check_decoder(decoder)
-        self.size = height, width = check_sides(size)
+        self.size = height, width = check_size(size)
         window, longest = getattr(decoder, "window", 0), max(self.size)
         if window >= longest:
             raise ValueError(
@@ -132,13 +132,7 @@ class PixelVAE(LatentVariableModel):
 
     def context_of(self, z: Tensor) -> Tensor:
         """c(z): codes ``(..., M)`` to what the decoder is told, ``(..., F, H, W)``."""
-        weight = self.to_context.weight
-        check_tensor(z, "z")
-        if z.ndim < 2 or z.shape[-1] != self.z_dim or z.dtype != weight.dtype:
-            raise ValueError(
-                f"z must have shape (..., N, {self.z_dim}) and dtype {weight.dtype}, "
-                f"got shape {tuple(z.shape)} and {z.dtype}"
-            )
+        check_codes(z, self.z_dim, self.to_context.weight.dtype)
         sides = self.size if self.context == "map" else (1, 1)
         c = self.to_context(z).unflatten(-1, (-1, *sides))
         return c.expand(*c.shape[:-2], *self.size)
@@ -204,11 +198,3 @@ def check_decoder(decoder: Any) -> None:
         raise ValueError("decoder must take a context, for that is how z enters: n_context is None")
     if getattr(decoder, "n_classes", None) is not None:
         raise ValueError(f"decoder must have no classes, got n_classes = {decoder.n_classes}")
-
-
-def check_sides(size: Any) -> tuple[int, int]:
-    """The size as two ints; a ValueError unless it is a height and a width of at least 1."""
-    sides = tuple(size) if isinstance(size, Sequence) else ()
-    if len(sides) != 2:
-        raise ValueError(f"size must be a height and a width, (H, W), got {size!r}")
-    return check_count(sides[0], "size's height"), check_count(sides[1], "size's width")

@@ -11,7 +11,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
-from dgm_course.checks import check_count, check_tensor
+from dgm_course.checks import check_count, check_shape, check_tensor
 from dgm_course.data.toy import Seed, as_generator
 from dgm_course.vae.aggregated_posterior import AggregatedPosterior, gaussians, mean_and_scale
 
@@ -228,11 +228,7 @@ def evidence_minus_posterior_kl(
         ValueError: for a bad q or prior, M > 2, or values of another shape.
     """
     mean, scale = mean_and_scale(q)
-    check_tensor(log_evidence, "log_evidence")
-    if log_evidence.shape != mean.shape[:1]:  # (N, 1) would silently broadcast to (N, N)
-        raise ValueError(
-            f"log_evidence must have shape ({len(mean)},), got {tuple(log_evidence.shape)}"
-        )
+    check_shape(log_evidence, (len(mean),), "log_evidence")
     _, log_prior = _prior(prior, q)
     log_q = gaussians(mean, scale).log_prob
     joint = _expectation(q, lambda z: _checked(log_likelihood, z, q) + log_prior(z))

@@ -11,15 +11,13 @@ from torch.distributions import Distribution, Independent, Normal
 
 from dgm_course.checks import (
     as_numbers,
-    check_count,
-    check_instance,
     check_number,
     check_points,
     check_tensor,
 )
 from dgm_course.vae.flow_posterior import BentPosterior
 from dgm_course.vae.latent_variable_model import ExplicitPosterior, LatentVariableModel
-from dgm_course.vae.objectives import log_prob_by_quadrature
+from dgm_course.vae.objectives import check_quadrature, log_prob_by_quadrature
 
 Shape = Literal["ring", "banana", "two modes"]
 
@@ -120,12 +118,7 @@ def elbo_by_quadrature(
         ValueError: for another posterior, M > 2, or where every second node gives another value by
             more than 0.001 nats.
     """
-    check_instance(model, LatentVariableModel, "model")
-    if model.z_dim > 2:
-        raise ValueError(f"quadrature needs z_dim of at most 2, got {model.z_dim}")
-    check_number(limit, "limit")
-    if check_count(n, "n", 5) % 2 == 0:
-        raise ValueError(f"n must be odd, got {n}")
+    check_quadrature(model, n, limit)
     posterior = model.posterior(x)
     if isinstance(posterior, ExplicitPosterior):
         posterior = BentPosterior(posterior.q, (), model.as_numbers(x)[:, :0])

@@ -26,7 +26,8 @@ import discrete_codes as codes
 import pixel_models
 import pixelcnn
 import torch
-from torch import Tensor
+import transformers
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from dgm_course.autoregressive import ImageModel, IndependentPixels, Uniform
@@ -97,6 +98,19 @@ def words(
     return make_row
 
 
+def sequence(name_of: str) -> Callable[[str], LikelihoodRow]:
+    """The row of one of lecture 14's models, of images as sequences, first seed."""
+
+    def make_row(name: str) -> LikelihoodRow:
+        start = time.process_time()
+        model, _ = transformers.train_pixels(name_of, seed=0)
+        seconds = time.process_time() - start
+        known = {"n_parameters": n_weights(model), "seconds": seconds}
+        return row(name, lambda x: model.log_prob(x.flatten(1)), **known)
+
+    return make_row
+
+
 def flow(
     make: Callable[[], Bijection], how: tuple[int, float, int]
 ) -> Callable[[str], LikelihoodRow]:
@@ -141,7 +155,7 @@ def bound(name: str, model: Dequantised, **known: float) -> LikelihoodRow:
     return row(name, partial(model.log_prob_bound, n_samples=16), kind="bound", **known)
 
 
-def n_weights(model: torch.nn.Module) -> int:
+def n_weights(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
@@ -165,6 +179,9 @@ ROWS: dict[str, Callable[[str], LikelihoodRow]] = {
     "VQ-VAE, 4 × 4 words of 16": words(16, 1),
     "VQ-VAE, 2 × 2 words of 8": words(8, 2),
     "VQ-VAE, 2 × 2 words of 8, all sentences": words(8, 2, every_sentence=True),
+    "GPT": sequence("GPT"),
+    "GPT, rows and columns": sequence("rows and columns"),
+    "Sparse Transformer": sequence("strided"),
 }
 
 
