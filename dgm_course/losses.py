@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from dgm_course.checks import check_floating, check_same_shape, values_are_checked
+from dgm_course.checks import (
+    check_floating,
+    check_number,
+    check_same_shape,
+    values_are_checked,
+)
 
 
 def generator_loss(logit: Tensor, *, saturating: bool = False) -> Tensor:
@@ -73,6 +78,83 @@ def hinge_loss(logit: Tensor, label: Tensor) -> Tensor:
     """
     _check(logit, label)
     return torch.relu(1 - (2 * label.to(logit.dtype) - 1) * logit)
+
+
+def discriminator_loss(
+    real: Tensor, fake: Tensor, *, alpha: float = 0.0, beta: float = 0.0
+) -> Tensor:
+    """log_loss(real, 1 − α) + log_loss(fake, β) per pair; its mean is −V where α = β = 0.
+
+    The labels' smoothing changes the best discriminator to ((1 − α) p + β q) / (p + q): see
+    `optimal_discriminator`. One-sided, β = 0, it is (1 − α) times the old one.
+
+    Source: Goodfellow et al. 2014, equation 1, https://arxiv.org/abs/1406.2661; smoothing: Salimans
+    et al. 2016, section 3.4, https://arxiv.org/abs/1606.03498.
+
+    Args:
+        real: log D/(1 − D) of data, in nats.
+        fake: the same of the generator's samples.
+        alpha: what is taken off the label 1 of data, 0 ≤ α < 1.
+        beta: what is added to the label 0 of samples, β ≥ 0; α + β < 1.
+
+    Shapes: both ``(N,)``, to nats ``(N,)``.
+
+    Raises:
+        ValueError: for logits of different shapes, or such α and β that data have no larger label.
+
+    Example:
+        >>> discriminator_loss(torch.tensor([0.0, 3.0]), torch.tensor([0.0, -3.0]))
+        tensor([1.3863, 0.0972])
+    """
+    _check_smoothing(alpha, beta)
+    check_floating(real, "real")
+    check_same_shape("real", real, "fake", fake)
+    return log_loss(real, torch.full_like(real, 1 - alpha)) + log_loss(
+        fake, torch.full_like(fake, beta)
+    )
+
+
+def optimal_discriminator(
+    log_p: Tensor, log_q: Tensor, *, alpha: float = 0.0, beta: float = 0.0
+) -> Tensor:
+    """D(x) = ((1 − α) p(x) + β q(x)) / (p(x) + q(x)) = β + (1 − α − β) σ(log p(x) − log q(x)).
+
+    The best discriminator; of `log_loss`, p / (p + q), and of labels smoothed by α and β. It lies
+    between β and 1 − α. Where β > 0 it is β, and not 0, at samples far from all data.
+
+    Source: Goodfellow et al. 2014, proposition 1, https://arxiv.org/abs/1406.2661; smoothing:
+    Salimans et al. 2016, section 3.4, https://arxiv.org/abs/1606.03498.
+
+    Args:
+        log_p: log-density of the data, in nats; −inf where there are none.
+        log_q: log-density of the generator, in nats.
+        alpha: as in `discriminator_loss`.
+        beta: as in `discriminator_loss`.
+
+    Shapes: both ``(N,)``, to probabilities ``(N,)``. Where neither has mass, σ is ½.
+
+    Raises:
+        ValueError: unless both have the same shape; for α and β as in `discriminator_loss`.
+
+    Example:
+        >>> log_p = torch.tensor([0.0, -torch.inf])
+        >>> optimal_discriminator(log_p, log_q=torch.tensor([-1.0, -1.0]))
+        tensor([0.7311, 0.0000])
+    """
+    _check_smoothing(alpha, beta)
+    check_floating(log_p, "log_p")
+    check_floating(log_q, "log_q")
+    check_same_shape("log_p", log_p, "log_q", log_q)
+    neither = torch.isneginf(log_p) & torch.isneginf(log_q)
+    d = torch.sigmoid((log_p - log_q).masked_fill(neither, 0.0))
+    return beta + (1 - alpha - beta) * d
+
+
+def _check_smoothing(alpha: float, beta: float) -> None:
+    check_number(alpha, "alpha", or_zero=True)
+    check_number(beta, "beta", or_zero=True)
+    if alpha + beta >= 1:
+        raise ValueError(f"alpha + beta must be below 1, got {alpha} + {beta}")
 
 
 def _check(logit: Tensor, label: Tensor) -> None:

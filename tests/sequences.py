@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from dgm_course.sequences import GPT, WaveNet
+from dgm_course.sequences import GPT, SparseTransformer, WaveNet
 
 # name -> constructor, from the size of the vocabulary. Each takes sequences of up to 12 tokens.
 TOKEN_MODELS: dict[str, Callable[[int], nn.Module]] = {
@@ -16,4 +16,7 @@ TOKEN_MODELS: dict[str, Callable[[int], nn.Module]] = {
     "gpt-one-layer": lambda v: GPT(v, 12, n_layers=1, n_heads=4, width=8),
     "gpt-one-head": lambda v: GPT(v, 12, n_layers=3, n_heads=1, width=6),
     "gpt-without-positions": lambda v: GPT(v, 12, n_layers=2, n_heads=2, width=8, positions=False),
+    "sparse-strided": lambda v: SparseTransformer(v, 12, n_layers=2, n_heads=2, width=8),
+    "sparse-fixed": lambda v: SparseTransformer(v, 12, 2, 2, 8, "fixed"),
+    "sparse-fixed-blocks-of-5-four-heads": lambda v: SparseTransformer(v, 12, 2, 4, 8, "fixed", 5),
 }

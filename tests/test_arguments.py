@@ -54,14 +54,33 @@ from dgm_course.flows import (
     image_orders,
     realnvp,
 )
+from dgm_course.gan import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    MinibatchDiscrimination,
+    VirtualBatchNorm,
+    bilinear_game,
+    dirac_gan,
+    feature_matching_loss,
+    gradient_penalty,
+    interpolate,
+    mode_report,
+    path,
+    simultaneous,
+)
 from dgm_course.mixtures import GaussianMixture, MeanFieldGaussian
 from dgm_course.sequences import (
     DALLE,
     GPT,
     KeyValueCache,
+    SparseTransformer,
     WaveNet,
     distillation_kl,
+    fixed_masks,
     linear_student_optimum,
+    score_entries,
+    sparse_attention,
+    strided_masks,
 )
 from dgm_course.training import seed_everything
 from dgm_course.vae import (
@@ -93,11 +112,14 @@ IMAGES = torch.zeros(2, 1, 3, 3, dtype=torch.long)
 MIXTURE = GaussianMixture(1).fit(X)
 CODES = VectorQuantizer(4, 2)
 VQ = VQVAE(4, CODES, n_features=4, n_halvings=0)
+BRACKETS, TEXT = data.Brackets(), data.to_tokens("abab")
+DCGAN, GRID = DCGANGenerator(8), data.gaussian_grid_density()
 PATCHES, VQ_TOKENS = PatchTokens(4, 3, n_levels=4), ModelTokens(VQ)
 # Two words of a caption, one patch of an image: V = 2 + 4 + 1, T = 2 + 1.
 PICTURES = DALLE(GPT(7, 3, 1, 2, 4), PATCHES, n_words=2, n_text=2, size=(1, 1))
 WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
 TOKENS, WORDS = torch.zeros(6, 3, dtype=torch.long), GPT(4, 5, 1, 2, 4)
+HEADS = torch.zeros(1, 2, 5, 1)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +163,13 @@ TOKENS, WORDS = torch.zeros(6, 3, dtype=torch.long), GPT(4, 5, 1, 2, 4)
         (lambda n: WORDS.sample(n, 5), "n"),
         (lambda n: WORDS.sample(2, n), "length"),
         (lambda n: WORDS.sample(2, 5, top_k=0 if n is None else n), "top_k"),
+        (lambda n: SparseTransformer(4, n, 1, 2, 4), "context"),
+        (lambda n: SparseTransformer(4, 9, n, 2, 4), "n_layers"),
+        (lambda n: SparseTransformer(4, 9, 1, 2, 4, stride=0 if n is None else n), "stride"),
+        (lambda n: strided_masks(n, 2), "n"),
+        (lambda n: fixed_masks(2, n), "stride"),
+        (lambda n: score_entries(2, n), "stride"),
+        (lambda n: sparse_attention(HEADS, HEADS, HEADS, n), "stride"),
         (lambda n: KeyValueCache(WORDS, n, 5), "n"),
         (lambda n: DALLE(WORDS, PATCHES, n, 2, (1, 1)), "n_words"),
         (lambda n: DALLE(WORDS, PATCHES, 2, n, (1, 1)), "n_text"),
@@ -157,7 +186,22 @@ TOKENS, WORDS = torch.zeros(6, 3, dtype=torch.long), GPT(4, 5, 1, 2, 4)
         (lambda n: VQ.sample(n, (3, 3), Uniform(4)), "n"),
         (GumbelSoftmax(X).rsample, "n_samples"),
         (data.LaggedProcess, "lag"),
+        (lambda n: data.gaussian_grid(n, 0), "n"),
+        (lambda n: data.gaussian_grid_density(n), "side"),
+        (DCGANGenerator, "size"),
+        (lambda n: DCGANDiscriminator(8, n), "n_features"),
+        (DCGAN.sample, "n"),
+        (lambda n: MinibatchDiscrimination(2, n), "n_kernels"),
+        (lambda n: VirtualBatchNorm(2, n), "n_reference"),
+        (lambda n: path(simultaneous, bilinear_game(), X, 0.1, n), "n_steps"),
+        (lambda n: interpolate(X, X, n), "n"),
         (data.Chirps, "period"),
+        (lambda n: data.MarkovChain.random(3, n, generator=0), "order"),
+        (data.Brackets, "n_kinds"),
+        (BRACKETS.entropy, "length"),
+        (lambda n: BRACKETS.sample(n, 4), "n"),
+        (lambda n: data.windows(TEXT, n), "length"),
+        (lambda n: data.ngram_nats(TEXT, TEXT, n), "n"),
     ],
 )
 def test_a_count_is_an_int_from_1_on(call, name, value):
@@ -182,6 +226,13 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
         (lambda v: fixed_noise_rate(v, 1.0), "eigenvalue"),
         (lambda v: data.ArProcess([0.5], v), "sigma"),
         (lambda v: data.Chirps(radius=v), "radius"),
+        (lambda v: data.MarkovChain.random(2, temperature=v, generator=0), "temperature"),
+        (lambda v: data.ngram_nats(TEXT, TEXT, 1, v), "smoothing"),
+        (lambda v: data.gaussian_grid_density(scale=v), "scale"),
+        (lambda v: data.gaussian_grid(3, 0, spacing=v), "spacing"),
+        (lambda v: path(simultaneous, bilinear_game(), X, v, 3), "eta"),
+        (lambda v: mode_report(X, GRID, within=v), "within"),
+        (lambda v: VirtualBatchNorm(2, 2, v), "eps"),
         (lambda v: linear_student_optimum([0.5], v, 2), "sigma"),
     ],
 )
@@ -216,6 +267,17 @@ TENSORS = [
     (probability.Estimate.from_samples, X[0], "samples"),
     (lambda x: losses.log_loss(X[0], x), X[0], "label"),
     (lambda x: gan_value(X[0], x), X[0], "logit_q"),
+    (lambda x: losses.discriminator_loss(X[0], x), X[0], "fake"),
+    (lambda x: losses.optimal_discriminator(X[0], x), X[0], "log_q"),
+    (lambda x: feature_matching_loss(X, x), X, "fake"),
+    (lambda x: gradient_penalty(torch.sum, x), X, "x"),
+    (MinibatchDiscrimination(2), X, "h"),
+    (VirtualBatchNorm(2, 2), X, "x"),
+    (DCGAN, X, "z"),
+    (DCGANDiscriminator(8), X, "x"),
+    (dirac_gan(), X, "w"),
+    (lambda x: mode_report(x, GRID), X, "x"),
+    (lambda x: interpolate(X, x, 3), X, "b"),
     (lambda x: DensityRatio(Logistic(), n_folds=2).fit(X, x), X, "x_q"),
     (lambda x: kl_to_prior(X, X, x), X, "z_prior"),
     (total_correlation, X, "z"),
@@ -231,6 +293,8 @@ TENSORS = [
     (WORDS.log_prob, TOKENS, "tokens"),
     (lambda x: WORDS.sample(6, 3, x), TOKENS, "given"),
     (KeyValueCache(WORDS, 6, 3), TOKENS, "read"),
+    (lambda x: sparse_attention(x, HEADS, HEADS, 2), HEADS, "q"),
+    (lambda x: sparse_attention(HEADS, HEADS, x, 2), HEADS, "v"),
     (lambda x: PICTURES.terms(x, IMAGES[:, 0, :1, :1]), TOKENS[:2, :2], "captions"),
     (lambda x: PICTURES.terms(TOKENS[:2, :2], x), IMAGES[:, 0, :1, :1], "z"),
     (lambda x: PICTURES.log_prob(TOKENS[:2, :2], x), IMAGES, "x"),
@@ -245,6 +309,15 @@ TENSORS = [
     (data.ArProcess([0.5]).conditionals, X, "x"),
     (data.ArProcess([0.5]).spectrum, X[0], "frequency"),
     (data.Chirps(4).log_prob, X, "x"),
+    (CHAIN.conditionals, IMAGES[:, 0, 0], "x"),
+    (BRACKETS.is_valid, IMAGES[:, 0, 0], "x"),
+    (BRACKETS.decode, IMAGES[:, 0, 0], "x"),
+    (data.to_text, TEXT, "tokens"),
+    (lambda x: data.windows(x, 2), TEXT, "tokens"),
+    (lambda x: data.ngram_nats(TEXT, x, 1), TOKENS, "test"),
+    (data.compressed_nats, TEXT, "tokens"),
+    (lambda x: data.BytePairs(x, 1), TEXT, "tokens"),
+    (lambda x: probability.categorical_kl(X, x), X, "q_logits"),
     (lambda x: distillation_kl(WAVENET, WAVENET, x), X, "z"),
     (lambda x: distillation_kl(WAVENET, lambda _: x, X), X, "teacher's output 0"),
     (lambda x: probability.gaussian_log_prob(X, x, X), X, "mean"),
@@ -302,6 +375,8 @@ def test_ints_of_numpy_are_ints(kind):
     assert WaveNet(kind(2), kind(3)).sample(kind(3), kind(2)).shape == (3, 2)
     gpt = GPT(kind(4), kind(5), kind(1), kind(2), kind(4))
     assert gpt.sample(kind(3), kind(2), top_k=kind(2)).shape == (3, 2)
+    sparse = SparseTransformer(kind(4), kind(5), kind(1), kind(2), kind(4), stride=kind(2))
+    assert sparse.sample(kind(3), kind(2)).shape == (3, 2)
     assert data.LaggedProcess(kind(4)).sample(kind(3), kind(2), kind(0)).shape == (3, 2)
     assert MIXTURE.sample(kind(3))[0].shape == (3, 2)
     assert PlanarFlow(kind(2), kind(3)).w.shape == (3, 2)

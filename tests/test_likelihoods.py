@@ -76,6 +76,28 @@ def test_rows_of_lecture_12_are_those_of_its_stored_table():
         assert abs(row.nats.value - nats.mean()) < row.nats.standard_error
 
 
+def test_rows_of_lecture_13_are_those_of_its_stored_table():
+    stored = results("discrete_codes")
+    names = {"VQ-VAE, 4 × 4 words of 16": "4 × 4 of 16", "VQ-VAE, 2 × 2 words of 8": "2 × 2 of 8"}
+    for name, of_lecture in names.items():
+        row, bound = table()[name], stored[f"{of_lecture}/nats"][0, :2].sum()
+        assert row.kind == "bound"
+        assert abs(row.nats.value - bound) < row.nats.standard_error
+    row = table()["VQ-VAE, 2 × 2 words of 8, all sentences"]
+    assert row.kind == "exact"
+    assert abs(row.nats.value - stored["2 × 2 of 8/exact"][0, 0]) < row.nats.standard_error
+    assert row.nats.value < table()["VQ-VAE, 2 × 2 words of 8"].nats.value
+
+
+def test_rows_of_lecture_14_are_those_of_its_stored_table():
+    stored = results("transformers")
+    kept = {"GPT": "GPT", "GPT, rows and columns": "rows and columns"}
+    for name, key in (kept | {"Sparse Transformer": "strided"}).items():
+        row, nats = table()[name], stored[f"{key}/nats"][0]
+        assert row.n_parameters == stored[f"{key}/parameters"]
+        assert abs(row.nats.value - nats.mean()) < row.nats.standard_error
+
+
 def test_one_row_is_made_and_the_others_kept(maker, monkeypatch, tmp_path, capsys):
     out = tmp_path / "table.csv"
     out.write_bytes(LIKELIHOODS.read_bytes())

@@ -2,13 +2,27 @@ import decimal
 import math
 from decimal import Decimal
 
+import numpy as np
 import pytest
 import torch
+from torch.distributions import (
+    Categorical,
+    Exponential,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    Uniform,
+)
+from torch.nn.functional import softplus
 
 from dgm_course.checks import check_points, unchecked_values
+from dgm_course.data import gaussian_grid_density
+from dgm_course.losses import log_loss
 from dgm_course.probability import (
     Estimate,
     bits_per_dim,
+    categorical_kl,
+    divergences,
     gaussian_log_prob,
     likelihood_row,
     log_mean_exp,
@@ -219,3 +233,173 @@ def test_rows_are_read_as_they_were_written(tmp_path):
         for estimate, exact in zip(row[5:7], other[5:7], strict=True):
             assert estimate == pytest.approx(exact, abs=1e-4)
             assert isinstance(estimate, Estimate)
+
+
+# --- KL of categoricals -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2, -1])
+def test_categorical_kl_is_that_of_torch(dim):
+    generator = torch.Generator().manual_seed(0)
+    p, q = (3 * torch.randn(2, 4, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    laws = (torch.distributions.Categorical(logits=x.movedim(dim, -1)) for x in (p, q))
+    expected = torch.distributions.kl_divergence(*laws)
+    torch.testing.assert_close(categorical_kl(p, q, dim), expected)
+    torch.testing.assert_close(categorical_kl(p + 5, q.log_softmax(dim) - 3, dim), expected)
+    if dim == 1:
+        assert torch.equal(categorical_kl(p, q), categorical_kl(p, q, 1))
+
+
+def test_categorical_kl_has_a_gradient_also_where_p_is_0():
+    p = torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64)
+    q_logits = torch.tensor([[0.3, -1.0, 0.2]], dtype=torch.float64, requires_grad=True)
+    kl = categorical_kl(p.log(), q_logits)
+    (grad,) = torch.autograd.grad(kl.sum(), q_logits)
+    torch.testing.assert_close(grad, q_logits.softmax(1) - p)
+
+
+def test_categorical_kl_of_laws_with_zeros():
+    none = -math.inf
+    p = torch.tensor([[0.0, none], [0.0, none], [0.0, 0.0], [none, 0.0]])
+    q = torch.tensor([[0.0, none], [0.0, 0.0], [0.0, none], [0.0, 0.0]])
+    expected = [0.0, math.log(2), math.inf, math.log(2)]
+    assert categorical_kl(p, q).tolist() == [pytest.approx(v) for v in expected]
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "dim", "words"),
+    [
+        (torch.zeros(2, 3), torch.zeros(2, 1), 1, r"same shape, got \(2, 3\) and \(2, 1\)"),
+        (torch.zeros(2, 3).long(), torch.zeros(2, 3), 1, "p_logits must hold floating-point"),
+        (torch.zeros(2, 3), torch.zeros(2, 3).long(), 1, "q_logits must hold floating-point"),
+        (torch.zeros(2, 3), torch.full((2, 3), math.nan), 1, "q_logits must .* got 2 laws"),
+        (torch.tensor([[0, math.inf], [0, 1]]), torch.zeros(2, 2), 1, "p_logits must .* got 1 law"),
+        (torch.full((2, 3), -math.inf), torch.zeros(2, 3), 1, "p_logits must have a finite one"),
+        (torch.zeros(3), torch.zeros(3), 1, r"dim must be an axis of p_logits, \(3,\), got 1"),
+        (torch.zeros(3), torch.zeros(3), 0.0, "dim must be an int, got 0.0"),
+    ],
+)
+def test_categorical_kl_refuses(p, q, dim, words):
+    with pytest.raises(ValueError, match=words):
+        categorical_kl(p, q, dim)
+
+
+# --- divergences by quadrature ----------------------------------------------------------------
+
+
+def gaussian_kl(mean, cov, other_mean, other_cov):
+    """½ (tr Σ₂⁻¹Σ₁ + δᵀΣ₂⁻¹δ − D + ln |Σ₂|/|Σ₁|)."""
+    away = other_mean - mean
+    inverse = other_cov.inverse()
+    quadratic = (inverse @ cov).trace() + away @ inverse @ away - len(away)
+    return 0.5 * (quadratic + other_cov.logdet() - cov.logdet()).item()
+
+
+def gaussians(dim):
+    torch.manual_seed(0)
+    for _ in range(2):
+        root = 0.5 * torch.randn(dim, dim).double() + torch.eye(dim)
+        yield MultivariateNormal(torch.randn(dim).double(), root @ root.T + 0.1 * torch.eye(dim))
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_divergences_of_gaussians_are_the_closed_form(dim):
+    p, q = gaussians(dim)
+    line = (lambda x: x[:, None]) if dim == 1 else (lambda x: x)
+    box = (-20, 20) if dim == 1 else ((-15, 15), (-15, 15))
+    found = divergences(lambda x: p.log_prob(line(x)), lambda x: q.log_prob(line(x)), box)
+    p, q = ((d.mean, d.covariance_matrix) for d in (p, q))
+    assert found.kl == pytest.approx(gaussian_kl(*p, *q), abs=1e-9)
+    assert found.reverse_kl == pytest.approx(gaussian_kl(*q, *p), abs=1e-9)
+
+
+def test_a_density_that_begins_at_the_boxs_edge_is_measured_between_the_edges():
+    p, q = Exponential(1.0), Exponential(2.0)
+    found = divergences(p.log_prob, q.log_prob, (0, 40))
+    assert found.kl == pytest.approx(2 - 1 - math.log(2), abs=1e-4)
+    assert found.reverse_kl == pytest.approx(1 / 2 - 1 + math.log(2), abs=1e-4)
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.5, 2.0, 6.0])
+def test_jsd_equals_another_quadrature(mu):
+    """ln 2 − E log(1 + e^−r) with r = μ x − μ²/2 under N(μ, 1), in panels of Gauss and Legendre."""
+    nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(20))
+    x = torch.arange(-12, 18, dtype=torch.float64)[:, None] + (nodes + 1) / 2
+    lost = Normal(mu, 1.0).log_prob(x).exp() * softplus(mu**2 / 2 - mu * x)
+    expected = math.log(2) - (lost @ weights / 2).sum().item()
+    p, q = Normal(mu, 1.0), Normal(0.0, 1.0)
+    found = divergences(p.log_prob, q.log_prob, (-12, 18))
+    assert found.jsd == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_the_best_discriminators_value_is_two_jsd_minus_log_four(dim):
+    """V of the logit log p/q, by a sum of its own."""
+    p, q = gaussians(dim)
+    ticks = torch.linspace(-12, 12, 6001 if dim == 1 else 401, dtype=torch.float64)
+    x = torch.cartesian_prod(*[ticks] * dim).view(-1, dim)
+    log_p, log_q = p.log_prob(x), q.log_prob(x)
+    of_p, of_q = (log_loss(log_p - log_q, torch.full_like(log_p, y)) for y in (1, 0))
+    loss = (log_p.exp() * of_p + log_q.exp() * of_q).sum().item()
+    value = -loss * (ticks[1] - ticks[0]).item() ** dim
+    line = (lambda x: x[:, None]) if dim == 1 else (lambda x: x)
+    box = (-12, 12) if dim == 1 else ((-12, 12), (-12, 12))
+    found = divergences(lambda x: p.log_prob(line(x)), lambda x: q.log_prob(line(x)), box)
+    assert value == pytest.approx(2 * found.jsd - math.log(4), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("s", "mean", "variance", "name", "expected"),
+    [
+        (3.0, -0.6, 0.49 + 0.96 * 9, "jsd", None),  # KL's own optimum: covers
+        (3.0, -3.0, 0.49, "reverse_kl", math.log(1 / 0.6)),
+        (3.0, -3.0, 0.49, "jsd", 0.1639),
+        (2.0, -2.0, 0.49, "jsd", 0.162),
+        (2.0, -0.39, 2.05**2, "jsd", 0.117),
+    ],
+)
+def test_one_gaussian_for_two_modes(s, mean, variance, name, expected):
+    """.6 N(−s, .7²) + .4 N(s, .7²): which divergence takes one mode, and at what price."""
+    modes = Normal(torch.tensor([-s, s]), 0.7)
+    p = MixtureSameFamily(Categorical(torch.tensor([0.6, 0.4])), modes)
+    q = Normal(mean, variance**0.5)
+    found = divergences(p.log_prob, q.log_prob, (-25, 25))._asdict()[name]
+    assert 0 < found < math.log(2)
+    assert expected is None or found == pytest.approx(expected, abs=6e-4)
+
+
+def test_disjoint_densities_are_as_far_as_can_be():
+    p, q = (Uniform(low, low + 1.0, validate_args=False) for low in (0.0, 2.0))
+    found = divergences(p.log_prob, q.log_prob, (-1, 4))
+    assert (found.kl, found.reverse_kl) == (math.inf, math.inf)
+    assert found.jsd == pytest.approx(math.log(2), abs=1e-12)
+
+
+def test_a_density_is_no_way_from_itself():
+    p = gaussian_grid_density()
+    found = divergences(p.log_prob, p.log_prob, ((-3, 3), (-3, 3)))
+    assert found == pytest.approx((0, 0, 0), abs=1e-12)
+
+
+ONE = Normal(0.0, 1.0).log_prob
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"box": (-1, 1)}, "p must have its mass within the box, got 0.6826.* of 1 by 4000 cells"),
+        ({"n": 3}, "p must have its mass within the box, got .* by 3 cells"),
+        ({"log_q": lambda x: ONE(x) + 1}, "q must have its mass within the box, got 2.718"),
+        ({"log_q": lambda x: ONE(x) * math.nan}, "q must have its mass within the box, got nan"),
+        ({"log_p": lambda x: ONE(x)[:, None]}, r"log_p must return shape \(N,\)"),
+        ({"log_p": lambda x: 0.0}, r"log_p must return shape \(N,\), got 0.0"),
+        ({"box": (1, -1)}, r"box must be \(low, high\), .* got \(1, -1\)"),
+        ({"box": [(-9, 9)] * 3}, r"box must be \(low, high\)"),
+        ({"box": (-math.inf, 9)}, "box must be finite"),
+        ({"box": "wide"}, "box must be a tensor or a list of numbers, got 'wide'"),
+        ({"n": 0}, "n must be an int of at least 1, got 0"),
+    ],
+)
+def test_what_is_no_density_or_leaves_its_box_is_refused(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        divergences(**{"log_p": ONE, "log_q": ONE, "box": (-9, 9)} | arguments)

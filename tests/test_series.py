@@ -9,6 +9,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from dgm_course.data import ArProcess, Chirps, LaggedProcess, MarkovChain
+from dgm_course.probability import categorical_kl
 
 POLE = 0.9 * math.cos(0.5)
 AR = {
@@ -155,6 +156,93 @@ def test_a_chain_that_cannot_has_probability_0():
     assert log_p.tolist() == [pytest.approx(math.log(0.5)), -math.inf]
 
 
+@pytest.mark.parametrize(
+    ("levels", "seed", "stated"), [(3, 54, (1.024, 0.762, 0.458)), (4, 146, (1.368, 1.025, 0.686))]
+)
+def test_random_chains_are_those_of_the_lecture(levels, seed, stated):
+    chain = MarkovChain.random(levels, order=2, generator=seed)
+    u = torch.rand(
+        (levels,) * 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+    power = u ** (1 / 0.3)
+    torch.testing.assert_close(chain.transitions, power / power.sum(-1, keepdim=True))
+    found = [chain.entropy_rate(m) for m in range(3)]
+    assert found == pytest.approx(stated, abs=5e-4)
+
+
+def test_a_random_chain_is_flatter_when_warmer():
+    chains = [MarkovChain.random(3, 2, temperature=t, generator=0) for t in (0.2, 1, 100.0)]
+    rates = [chain.entropy_rate() for chain in chains]
+    assert rates == sorted(rates)
+    assert rates[2] == pytest.approx(math.log(3), abs=1e-3)
+    again = MarkovChain.random(3, 2, temperature=1, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again.transitions, chains[1].transitions)
+    assert MarkovChain.random(5, generator=0).transitions.shape == (5, 5)
+
+
+@pytest.mark.parametrize(("levels", "order"), [(2, 1), (2, 3), (3, 2), (4, 1)])
+def test_conditionals_are_ratios_of_the_probabilities_of_blocks(levels, order):
+    chain = chain_of(levels, order)
+    length = order + 2
+    x = torch.tensor([*itertools.product(range(levels), repeat=length)])
+    p = chain.log_prob(x).exp()
+
+    def probability(first, symbols):
+        """Of these symbols from the place ``first`` on, summed over all else."""
+        block = x[:, first : first + symbols.shape[1]]
+        return torch.stack([p[(block == row).all(1)].sum() for row in symbols])
+
+    for n_past in range(order + 1):
+        law = chain.law(n_past)
+        assert law.shape == (levels,) * (n_past + 1)
+        conditionals = chain.conditionals(x, n_past)
+        assert conditionals.shape == (len(x), levels, length)
+        for t in range(length):
+            first = max(t - n_past, 0)
+            past = probability(first, x[:, first:t]) if first < t else 1.0
+            for v in range(levels):
+                following = torch.cat([x[:, first:t], torch.full((len(x), 1), v)], 1)
+                ratio = probability(first, following) / past
+                torch.testing.assert_close(conditionals[:, v, t].exp(), ratio)
+                if t >= n_past:
+                    at = tuple(x[:, i] for i in range(first, t))
+                    torch.testing.assert_close(law[(*at, v)].expand(len(x)), ratio)
+    own = chain.conditionals(x).gather(1, x[:, None]).sum((1, 2))
+    torch.testing.assert_close(own, chain.log_prob(x))
+
+
+def test_what_less_past_costs_is_seen_in_samples_and_as_kl_to_the_full_law():
+    """Mean loss at t is H(x_t | min(t, m) past), and the mean KL its distance from all past."""
+    chain, n = MarkovChain.random(3, order=2, generator=54), 20_000
+    x = chain.sample(n, 5, 0)
+    full = chain.conditionals(x)
+    for m in range(3):
+        shorter = chain.conditionals(x, m)
+        loss = -shorter.gather(1, x[:, None]).squeeze(1)
+        kl = categorical_kl(full, shorter)
+        assert kl.shape == (n, 5)
+        for t in range(5):
+            cost = chain.entropy_rate(min(t, m))
+            for values, exact in (
+                (loss[:, t], cost),
+                (kl[:, t], cost - chain.entropy_rate(min(t, 2))),
+            ):
+                error = values.std() / n**0.5 + 1e-12
+                assert abs(values.mean() - exact) < 4 * error
+
+
+def test_after_a_past_that_never_occurs_the_law_is_uniform_and_the_chain_knows_better():
+    """From 01 comes 1, from 11 comes 1: the pair 00 or 10 is left for ever."""
+    p = torch.zeros(2, 2, 2)
+    p[..., 1] = 1.0
+    chain = MarkovChain(p)
+    assert chain.law(1).tolist() == [[0.5, 0.5], [0.0, 1.0]]
+    assert chain.law().tolist() == p.tolist()
+    x = torch.tensor([[0, 0, 0], [1, 1, 1]])
+    assert chain.log_prob(x).tolist() == [-math.inf, 0]
+    assert not chain.conditionals(x).isnan().any()
+
+
 # --- chirps -----------------------------------------------------------------------------------
 
 
@@ -224,6 +312,18 @@ def test_a_chirp_is_as_loud_at_every_pitch(frequency):
         (lambda: Chirps(radius=1.0), "got 0.05, 0.3 and 1.0"),
         (lambda: Chirps(low=0.0), "low must be positive and finite, got 0.0"),
         (lambda: chain_of(2, 1).entropy_rate(2), "n_past must be at most 1, got 2"),
+        (lambda: chain_of(2, 1).law(-1), "n_past must be an int of at least 0, got -1"),
+        (lambda: MarkovChain.random(1, generator=0), "levels must be an int of at least 2, got 1"),
+        (lambda: MarkovChain.random(2, 11, generator=0), "order must be at most 10, got 11"),
+        (lambda: MarkovChain.random(4, 6, generator=0), r"at most 1024, got 4 \*\* 6"),
+        (lambda: MarkovChain.random(2, temperature=0, generator=0), "temperature must be positive"),
+        (lambda: MarkovChain.random(2, generator=0.5), "seed must be an int or a torch.Generator"),
+        (
+            lambda: chain_of(2, 1).conditionals(torch.zeros(1, 2).long(), 2),
+            "n_past must be at most 1, got 2",
+        ),
+        (lambda: chain_of(2, 1).conditionals(torch.zeros(2)), "x must hold integers 0 to 1"),
+        (lambda: chain_of(2, 1).conditionals(torch.ones(2).long()), r"x must have shape \(N, T\)"),
     ],
 )
 def test_bad_arguments_are_refused(call, words):

@@ -17,6 +17,8 @@ from dgm_course.data import (
     eight_gaussians,
     eight_gaussians_density,
     energy,
+    gaussian_grid,
+    gaussian_grid_density,
     log_normaliser,
     pinwheel,
     spirals,
@@ -351,6 +353,7 @@ def test_spirals_without_blur_are_two_arms_of_archimedes() -> None:
 
 SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "eight_gaussians": eight_gaussians,
+    "gaussian_grid": gaussian_grid,
     "checkerboard": checkerboard,
     "two_moons": two_moons,
     "pinwheel": pinwheel,
@@ -406,3 +409,42 @@ def test_as_generator_passes_a_generator_through() -> None:
     generator = torch.Generator()
     assert as_generator(generator) is generator
     assert as_generator(3).initial_seed() == 3
+
+
+# --- the grid of Gaussians ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 3.0, 4.0]])
+def test_the_grid_draws_from_its_density(weights: list[float] | None) -> None:
+    p = gaussian_grid_density(2, 1.5, 0.3, weights)
+    grid, cell = board(3.0, 400)
+    mass = p.log_prob(grid).double().exp() * cell
+    assert mass.sum().item() == pytest.approx(1, abs=1e-5)
+    x = gaussian_grid(N, 0, side=2, spacing=1.5, scale=0.3, weights=weights)
+    for f in (
+        lambda x: p.log_prob(x),
+        lambda x: x[:, 0],
+        lambda x: x[:, 1],
+        lambda x: x[:, 0] * x[:, 1],
+        lambda x: x[:, 0] ** 2,
+    ):
+        expected = (mass * f(grid).double()).sum()
+        values = f(x).double()
+        assert abs(values.mean() - expected) < 4 * values.std() / N**0.5 + 1e-5
+
+
+def test_the_grids_modes_stand_round_the_origin() -> None:
+    centres = gaussian_grid_density().component_distribution.mean
+    assert centres.shape == (25, 2)
+    assert centres[[0, 1, 5, 24]].tolist() == [[-2, -2], [-2, -1], [-1, -2], [2, 2]]
+    assert gaussian_grid_density(2, 3.0).component_distribution.mean.abs().unique() == 1.5
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 1.0, 1.0, 0.0], [1.0, math.nan, 1.0, 1.0], "ab"])
+def test_the_grid_rejects_weights(weights: object) -> None:
+    for call in (
+        lambda: gaussian_grid_density(2, weights=weights),
+        lambda: gaussian_grid(3, 0, side=2, weights=weights),
+    ):
+        with pytest.raises(ValueError, match="weights must be"):
+            call()

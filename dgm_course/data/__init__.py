@@ -1,5 +1,7 @@
 """Data for the lectures: offline first, seeded, checked."""
 
+from dgm_course.data.brackets import Brackets
+from dgm_course.data.byte_pairs import BytePairs
 from dgm_course.data.captions import (
     CAPTIONS,
     HELD_OUT,
@@ -14,6 +16,14 @@ from dgm_course.data.images import Images, binarise, digits
 from dgm_course.data.mnist import data_folder, fetch, mnist
 from dgm_course.data.series import ArProcess, Chirps, LaggedProcess, MarkovChain
 from dgm_course.data.stored import results
+from dgm_course.data.text import (
+    compressed_nats,
+    ngram_nats,
+    pydoc_text,
+    to_text,
+    to_tokens,
+    windows,
+)
 from dgm_course.data.toy import (
     ENERGIES,
     checkerboard,
@@ -21,6 +31,8 @@ from dgm_course.data.toy import (
     eight_gaussians,
     eight_gaussians_density,
     energy,
+    gaussian_grid,
+    gaussian_grid_density,
     log_normaliser,
     pinwheel,
     spirals,
@@ -34,6 +46,8 @@ __all__ = [
     "HELD_OUT",
     "WORDS",
     "ArProcess",
+    "Brackets",
+    "BytePairs",
     "CaptionJudge",
     "Captioned",
     "Chirps",
@@ -43,6 +57,7 @@ __all__ = [
     "binarise",
     "captioned_digits",
     "checkerboard",
+    "compressed_nats",
     "correlated_gaussian",
     "data_folder",
     "decode_caption",
@@ -52,11 +67,18 @@ __all__ = [
     "encode_caption",
     "energy",
     "fetch",
+    "gaussian_grid",
+    "gaussian_grid_density",
     "log_normaliser",
     "mnist",
+    "ngram_nats",
     "pinwheel",
+    "pydoc_text",
     "results",
     "spirals",
+    "to_text",
+    "to_tokens",
     "two_moons",
     "two_moons_log_prob",
+    "windows",
 ]

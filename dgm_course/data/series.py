@@ -129,6 +129,9 @@ class MarkovChain:
         >>> chain = MarkovChain([[0.9, 0.1], [0.1, 0.9]])
         >>> round(chain.entropy_rate(), 4)
         0.3251
+        >>> chain = MarkovChain.random(3, order=2, generator=54)
+        >>> [round(chain.entropy_rate(m), 3) for m in (0, 1, 2)]  # a staircase
+        [1.024, 0.762, 0.458]
     """
 
     def __init__(self, transitions: Sequence[Sequence[float]] | Tensor | np.ndarray) -> None:
@@ -153,6 +156,27 @@ class MarkovChain:
         law = torch.from_numpy(vectors[:, at[0]].real.copy())
         self.stationary = (law / law.sum()).clamp(min=0).reshape(p.shape[:-1])  # of k symbols
 
+    @classmethod
+    def random(
+        cls, levels: int, order: int = 1, *, temperature: float = 0.3, generator: Seed
+    ) -> MarkovChain:
+        """A chain with the rows U^(1/temperature) / Σ U^(1/temperature), U uniform on (0, 1).
+
+        At 1 or above its rows are nearly alike and more past helps little; the lower, the nearer
+        to a chain that follows a fixed round.
+
+        Raises:
+            ValueError: for levels ** order above 1024, a temperature that is not positive, or so
+                low that the chain has more than one stationary law.
+        """
+        v, k = check_count(levels, "levels", 2, 1024), check_count(order, "order", most=10)
+        check_number(temperature, "temperature")
+        if v**k > 1024:
+            raise ValueError(f"levels ** order must be at most 1024, got {levels} ** {order}")
+        shape, generator = (v,) * (k + 1), as_generator(generator)
+        u = torch.rand(shape, generator=generator, dtype=torch.float64)
+        return cls((u.log() / temperature).softmax(-1))
+
     def sample(self, n: int, length: int, generator: Seed | None = None) -> Tensor:
         """n series ``(n, length)``, int64, from the stationary law on."""
         n, length = check_count(n, "n"), check_count(length, "length")
@@ -166,25 +190,57 @@ class MarkovChain:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) in nats, ``(N,)``, float64; −inf for what cannot happen."""
-        check_integers(x, 0, self.levels - 1, "x")
-        if x.ndim != 2 or x.numel() == 0:
-            raise ValueError(f"x must have shape (N, T), not empty, got {tuple(x.shape)}")
+        self._check(x)
         k, columns = self.stationary.ndim, x.long().unbind(1)
         log_prob = self._law(min(k, len(columns)))[tuple(columns[:k])].log()
         for t in range(k, len(columns)):
             log_prob = log_prob + self.transitions[tuple(columns[t - k : t + 1])].log()
         return log_prob
 
+    def conditionals(self, x: Tensor, n_past: int | None = None) -> Tensor:
+        """log p(x_t = v | x_<t), ``(N, V, T)``, float64: the logits of a model that knows the law.
+
+        With ``n_past``, given the last n_past symbols alone, of those there are: what the best
+        model says that sees no more. Its mean loss at t is ``entropy_rate(min(t, n_past))``.
+        """
+        self._check(x)
+        n_past, columns = self._n_past(n_past), x.long().unbind(1)
+        laws = [self.law(m) for m in range(n_past + 1)]
+        steps = []
+        for t in range(len(columns)):
+            seen = columns[max(t - n_past, 0) : t]
+            steps.append(laws[len(seen)][tuple(seen)].expand(len(x), -1))
+        return torch.stack(steps, 2).log()
+
+    def law(self, n_past: int | None = None) -> Tensor:
+        """p(x_t | the last n_past symbols), ``(V,) * (n_past + 1)``, summing to 1 on the last axis.
+
+        All k of them, unless given. After a past that never occurs it is uniform for n_past < k.
+        """
+        n_past = self._n_past(n_past)
+        if n_past == self.stationary.ndim:
+            return self.transitions
+        with_next = self._law(n_past + 1)
+        return (with_next / with_next.sum(-1, keepdim=True)).nan_to_num(1 / self.levels)
+
     def entropy_rate(self, n_past: int | None = None) -> float:
         """H(x_t | x_<t) in nats a step; or given the last ``n_past`` ≤ k symbols alone."""
-        k = self.stationary.ndim
-        n_past = k if n_past is None else check_count(n_past, "n_past", 0, most=k)
+        n_past = self._n_past(n_past)
         with_next, past = self._law(n_past + 1), self._law(n_past)
         return (torch.xlogy(past, past).sum() - torch.xlogy(with_next, with_next).sum()).item()
 
     def _law(self, m: int) -> Tensor:
         """The probabilities of m symbols in a row, m ≤ k + 1, ``(V,) * m``."""
         return (self.stationary[..., None] * self.transitions)[..., None].flatten(m).sum(-1)
+
+    def _n_past(self, n_past: int | None) -> int:
+        k = self.stationary.ndim
+        return k if n_past is None else check_count(n_past, "n_past", 0, most=k)
+
+    def _check(self, x: Tensor) -> None:
+        check_integers(x, 0, self.levels - 1, "x")
+        if x.ndim != 2 or x.numel() == 0:
+            raise ValueError(f"x must have shape (N, T), not empty, got {tuple(x.shape)}")
 
 
 class Chirps:

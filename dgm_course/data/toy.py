@@ -20,7 +20,7 @@ from torch.distributions import (
     Normal,
 )
 
-from dgm_course.checks import check_count, check_number, check_tensor
+from dgm_course.checks import as_numbers, check_count, check_number, check_tensor
 
 Seed = int | torch.Generator
 
@@ -150,6 +150,61 @@ def eight_gaussians(n: int, seed: Seed, *, radius: float = 2.0, scale: float = 0
     angle = torch.randint(8, (check_count(n, "n"),), generator=generator) * math.pi / 4
     centre = radius * torch.stack([angle.cos(), angle.sin()], 1)
     return centre + scale * torch.randn(n, 2, generator=generator)
+
+
+def gaussian_grid_density(
+    side: int = 5,
+    spacing: float = 1.0,
+    scale: float = 0.05,
+    weights: Sequence[float] | Tensor | None = None,
+) -> MixtureSameFamily:
+    """Σₖ πₖ N(μₖ, scale² I), the μₖ on a square of side × side points round 0, spacing apart.
+
+    Args:
+        side: modes a side, from the left to the right and in each column from below.
+        spacing: between neighbours.
+        scale: of each mode.
+        weights: πₖ > 0, ``(side²,)``, as shares or as odds; None takes all alike.
+    """
+    centres, odds = _grid(side, spacing, weights)
+    check_number(scale, "scale")
+    return MixtureSameFamily(
+        Categorical(odds), Independent(Normal(centres, torch.full_like(centres, scale)), 1)
+    )
+
+
+def gaussian_grid(
+    n: int,
+    seed: Seed,
+    *,
+    side: int = 5,
+    spacing: float = 1.0,
+    scale: float = 0.05,
+    weights: Sequence[float] | Tensor | None = None,
+) -> Tensor:
+    """n draws ``(n, 2)`` from `gaussian_grid_density` of the same arguments."""
+    generator = as_generator(seed)
+    centres, odds = _grid(side, spacing, weights)
+    check_number(scale, "scale", or_zero=True)
+    n = check_count(n, "n")
+    mode = torch.multinomial(odds, n, replacement=True, generator=generator)
+    return centres[mode] + scale * torch.randn(n, 2, generator=generator)
+
+
+def _grid(
+    side: int, spacing: float, weights: Sequence[float] | Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The modes' centres ``(side², 2)`` and their odds ``(side²,)``."""
+    side = check_count(side, "side", most=100)
+    check_number(spacing, "spacing")
+    ticks = spacing * (torch.arange(side) - (side - 1) / 2)
+    odds = torch.ones(side**2) if weights is None else as_numbers(weights, "weights").float()
+    if odds.shape != (side**2,) or not (torch.isfinite(odds) & (odds > 0)).all():
+        raise ValueError(
+            f"weights must be side² = {side**2} positive numbers, got {tuple(odds.shape)}, "
+            f"{weights!r}"
+        )
+    return torch.cartesian_prod(ticks, ticks), odds
 
 
 def checkerboard(n: int, seed: Seed) -> Tensor:

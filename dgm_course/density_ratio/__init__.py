@@ -1,7 +1,7 @@
 """Ratios of densities that nobody can write down, from samples, by classification."""
 
 from dgm_course.density_ratio.classifiers import MLP, Logistic, Network
-from dgm_course.density_ratio.discriminator import gan_value, optimal_discriminator
+from dgm_course.density_ratio.discriminator import gan_value
 from dgm_course.density_ratio.ratio import (
     ContradictionWarning,
     DegenerateSupportWarning,
@@ -13,7 +13,13 @@ from dgm_course.density_ratio.uses import (
     total_correlation,
     two_sample_test,
 )
-from dgm_course.losses import brier_loss, generator_loss, hinge_loss, log_loss
+from dgm_course.losses import (
+    brier_loss,
+    generator_loss,
+    hinge_loss,
+    log_loss,
+    optimal_discriminator,
+)
 
 __all__ = [
     "MLP",

@@ -1,39 +1,12 @@
-"""The best discriminator, and the GAN's objective as an estimate of a divergence."""
+"""The GAN's objective as an estimate of a divergence."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dgm_course.checks import check_floating, check_same_shape
+from dgm_course.checks import check_floating
 from dgm_course.probability import Estimate
-
-
-def optimal_discriminator(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """D(x) = p(x) / (p(x) + q(x)) = σ(log p(x) − log q(x)), the best discriminator.
-
-    Source: Goodfellow et al. 2014, proposition 1, https://arxiv.org/abs/1406.2661.
-
-    Args:
-        log_p: log-density of the data, in nats; −inf where there are none.
-        log_q: log-density of the generator, in nats.
-
-    Shapes: both ``(N,)``, to probabilities ``(N,)``. Where neither has mass D is ½.
-
-    Raises:
-        ValueError: unless both have the same shape.
-
-    Example:
-        >>> log_p = torch.tensor([0.0, -torch.inf])
-        >>> optimal_discriminator(log_p, log_q=torch.tensor([-1.0, -1.0]))
-        tensor([0.7311, 0.0000])
-    """
-    check_floating(log_p, "log_p")
-    check_floating(log_q, "log_q")
-    check_same_shape("log_p", log_p, "log_q", log_q)
-    neither = torch.isneginf(log_p) & torch.isneginf(log_q)
-    return torch.sigmoid((log_p - log_q).masked_fill(neither, 0.0))
 
 
 def gan_value(logit_p: Tensor, logit_q: Tensor) -> Estimate:
@@ -50,6 +23,7 @@ def gan_value(logit_p: Tensor, logit_q: Tensor) -> Estimate:
     Shapes: ``(N,)`` and ``(M,)``, each at least two.
 
     Example:
+        >>> import torch
         >>> undecided = torch.zeros(100)
         >>> round(gan_value(undecided, undecided).value, 3)  # −ln 4
         -1.386

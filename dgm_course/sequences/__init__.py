@@ -16,6 +16,14 @@ from dgm_course.sequences.distillation import (
     linear_student_optimum,
 )
 from dgm_course.sequences.gpt import GPT
+from dgm_course.sequences.sparse_attention import (
+    fixed_masks,
+    reach,
+    score_entries,
+    sparse_attention,
+    strided_masks,
+)
+from dgm_course.sequences.sparse_transformer import SparseTransformer
 from dgm_course.sequences.transformer import KeyValueCache, Transformer, causal_attention
 from dgm_course.sequences.wavenet import WaveNet
 
@@ -25,10 +33,16 @@ __all__ = [
     "DistillationTerms",
     "ImageTokens",
     "KeyValueCache",
+    "SparseTransformer",
     "TextAndImage",
     "Transformer",
     "WaveNet",
     "causal_attention",
     "distillation_kl",
+    "fixed_masks",
     "linear_student_optimum",
+    "reach",
+    "score_entries",
+    "sparse_attention",
+    "strided_masks",
 ]

@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import coupling_flows as flows
+import discrete_codes as codes
 import pixel_models
 import pixelcnn
 import torch
-from torch import Tensor
+import transformers
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from dgm_course.autoregressive import ImageModel, IndependentPixels, Uniform
@@ -78,6 +80,37 @@ def stopped(name_of: str) -> Callable[[str], LikelihoodRow]:
     return make_row
 
 
+def words(
+    n_codes: int, n_halvings: int, *, every_sentence: bool = False
+) -> Callable[[str], LikelihoodRow]:
+    """The row of one of lecture 13's VQ-VAEs with its prior, first seed: a bound, or the sum."""
+
+    def make_row(name: str) -> LikelihoodRow:
+        start = time.process_time()
+        model = codes.stage_1(n_codes, n_halvings)
+        prior = codes.stage_2(model.encode(digits("train").images), n_codes)
+        seconds = time.process_time() - start
+        n = n_weights(model) + model.quantizer.codebook.numel() + n_weights(prior)
+        log_prob = partial(model.log_prob if every_sentence else model.log_prob_bound, prior=prior)
+        kind = "exact" if every_sentence else "bound"
+        return row(name, log_prob, kind=kind, n_parameters=n, seconds=seconds)
+
+    return make_row
+
+
+def sequence(name_of: str) -> Callable[[str], LikelihoodRow]:
+    """The row of one of lecture 14's models, of images as sequences, first seed."""
+
+    def make_row(name: str) -> LikelihoodRow:
+        start = time.process_time()
+        model, _ = transformers.train_pixels(name_of, seed=0)
+        seconds = time.process_time() - start
+        known = {"n_parameters": n_weights(model), "seconds": seconds}
+        return row(name, lambda x: model.log_prob(x.flatten(1)), **known)
+
+    return make_row
+
+
 def flow(
     make: Callable[[], Bijection], how: tuple[int, float, int]
 ) -> Callable[[str], LikelihoodRow]:
@@ -122,7 +155,7 @@ def bound(name: str, model: Dequantised, **known: float) -> LikelihoodRow:
     return row(name, partial(model.log_prob_bound, n_samples=16), kind="bound", **known)
 
 
-def n_weights(model: ImageModel) -> int:
+def n_weights(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
@@ -143,6 +176,12 @@ ROWS: dict[str, Callable[[str], LikelihoodRow]] = {
     "Diagonal BiLSTM": stopped("Diagonal BiLSTM"),
     "PixelCNN++": stopped("PixelCNN++"),
     "PixelSNAIL": stopped("PixelSNAIL"),
+    "VQ-VAE, 4 × 4 words of 16": words(16, 1),
+    "VQ-VAE, 2 × 2 words of 8": words(8, 2),
+    "VQ-VAE, 2 × 2 words of 8, all sentences": words(8, 2, every_sentence=True),
+    "GPT": sequence("GPT"),
+    "GPT, rows and columns": sequence("rows and columns"),
+    "Sparse Transformer": sequence("strided"),
 }
 
 

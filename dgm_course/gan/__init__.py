@@ -1,0 +1,54 @@
+"""The adversarial game: two networks, what each minimises, and where that leads."""
+
+from dgm_course.gan.dcgan import DCGANDiscriminator, DCGANGenerator
+from dgm_course.gan.dynamics import (
+    alternating,
+    bilinear_game,
+    dirac_gan,
+    eigenvalues,
+    extragradient,
+    game_field,
+    path,
+    simultaneous,
+)
+from dgm_course.gan.game import GameHistory, Player, Round, game_steps, play
+from dgm_course.gan.measures import ModeReport, interpolate, mode_report
+from dgm_course.gan.penalties import gradient_penalty
+from dgm_course.gan.techniques import (
+    HistoricalAverage,
+    MinibatchDiscrimination,
+    ReferenceBatch,
+    VirtualBatchNorm,
+    feature_matching_loss,
+)
+from dgm_course.losses import discriminator_loss, generator_loss, optimal_discriminator
+
+__all__ = [
+    "DCGANDiscriminator",
+    "DCGANGenerator",
+    "GameHistory",
+    "HistoricalAverage",
+    "MinibatchDiscrimination",
+    "ModeReport",
+    "Player",
+    "ReferenceBatch",
+    "Round",
+    "VirtualBatchNorm",
+    "alternating",
+    "bilinear_game",
+    "dirac_gan",
+    "discriminator_loss",
+    "eigenvalues",
+    "extragradient",
+    "feature_matching_loss",
+    "game_field",
+    "game_steps",
+    "generator_loss",
+    "gradient_penalty",
+    "interpolate",
+    "mode_report",
+    "optimal_discriminator",
+    "path",
+    "play",
+    "simultaneous",
+]
