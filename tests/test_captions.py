@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from sklearn.svm import SVC
 
 from dgm_course.data import (
     CAPTIONS,
@@ -162,6 +163,16 @@ def test_the_judge_knows_its_own_error(judge):
     assert 1 - right.double().mean().item() == pytest.approx(judge.error.value)
     assert judge.error.value < 0.02
     assert 0.004 < judge.error.standard_error < 0.01
+
+
+def test_the_judge_has_seen_the_training_digits_alone(judge):
+    """Of bright canvases it says what a classifier says that was trained here on no others."""
+    images, labels = digits("train")
+    classifier = SVC().fit(images.flatten(1).numpy(), labels.numpy())
+    expected = classifier.predict(digits("test").images.flatten(1).numpy())
+    images, captions = captioned_digits("test", "all")
+    bright_left = (captions[:, 0] == 1) & (captions[:, 2] == WORDS.index("left"))
+    assert (judge(images[bright_left])[:, 1] - 2).tolist() == expected.tolist()
 
 
 def test_one_word_that_is_wrong_is_wrong(judge):

@@ -324,6 +324,13 @@ def test_what_are_no_captions_is_refused(captions, message):
             call(captions, Z)
 
 
+def test_padding_is_at_the_end():
+    model = DALLE(GPT(V, 7, 1, 1, 4), Pixels(), N_WORDS, 3, GRID)
+    model.terms(torch.tensor([[0, 1, 2], [0, 1, -1], [0, -1, -1]]), ALL_GRIDS[:3])
+    with pytest.raises(ValueError, match="got a caption without a word or with padding before one"):
+        model.terms(torch.tensor([[0, 1, 2], [0, -1, 2]]), Z)
+
+
 @pytest.mark.parametrize(
     ("z", "message"),
     [
@@ -422,7 +429,10 @@ def maker():
 
 def test_no_stage_of_the_run_sees_what_is_held_out(maker, monkeypatch):
     """Ten steps of the run itself, watched where images come in and where the loss is taken."""
-    for name, value in {"N_PICTURES": 1, "N_CANVASES": 1, "TEMPERATURES": (1.0,)}.items():
+    canvases = maker.shown()
+    few = {"CAPTIONS": data.CAPTIONS[4::10], "EVERY": maker.EVERY[4::10], "TEMPERATURES": (1.0,)}
+    few |= {"N_PICTURES": 1, "N_CANVASES": 1, "shown": lambda: canvases}
+    for name, value in few.items():
         monkeypatch.setattr(maker, name, value)
     of_patches, of_loss, shown, read = maker.patches, DALLE.loss, [], []
     unseen = {
