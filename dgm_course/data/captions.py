@@ -10,7 +10,6 @@ from torch import Tensor
 
 from dgm_course.checks import check_images, check_integers, check_shape
 from dgm_course.data.images import digits
-from dgm_course.probability import Estimate
 
 Which = Literal["seen", "unseen", "all"]
 BRIGHTNESSES, SIDES = ("faint", "bright"), ("left", "right")
@@ -130,14 +129,15 @@ class CaptionJudge:
         ([[0, 4, 12], [0, 4, 12]], torch.Size([142]))
     """
 
-    error: Estimate  # the share of real test canvases that are judged wrong, over the 355 digits
-
     def __init__(self) -> None:
         from sklearn.svm import SVC  # slow to import, and needed only here
 
         images, labels = digits("train")
         self._classifier = SVC().fit(images.flatten(1).numpy(), labels.numpy())
         wrong = ~self.right(*captioned_digits("test", "all"))
+        from dgm_course.probability import Estimate  # which students' code does without
+
+        # The share of real test canvases that are judged wrong, over the 355 digits.
         self.error = Estimate.from_samples(wrong.double().reshape(4, -1).mean(0))
 
     def __call__(self, images: Tensor) -> Tensor:
