@@ -117,7 +117,9 @@ def kl_after_training(model, shape, n_steps=1500):
     x = at(shape, torch.float32)[:1]
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-2)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
-    fit(lambda _: -model.elbo(x, 256).elbo, optimizer, n_steps, scheduler=cosine, progress=False)
+    # Without a bound on the gradient one start in thirty is thrown into a worse optimum.
+    how = {"scheduler": cosine, "max_grad_norm": 1.0, "progress": False}
+    fit(lambda _: -model.elbo(x, 256).elbo, optimizer, n_steps, **how)
     with torch.no_grad():
         return (
             log_prob_by_quadrature(model.double(), x.double())
@@ -159,11 +161,11 @@ def test_the_best_gaussian_of_the_ring_lies_on_one_side(shape, start, nats):
 
 @pytest.mark.slow
 def test_four_planar_layers_close_most_of_the_rings_gap():
-    """From where the Gaussian stays at 4.62 nats; over ten seeds 0.22 to 0.54, and once 0.75."""
-    kls = [kl_after_training(planar("ring", 4, seed), "ring") for seed in range(5)]
-    assert sum(kls) / 5 < 0.4 * 1.544
-    assert max(kls) < 0.2 * 4.62
-    assert sorted(kls)[3] < 0.15 * 4.62  # one start in five may stop a little before
+    """From where the Gaussian stays at 4.62 nats; ten seeds, two instruction sets: 0.17 to 0.65."""
+    for seed in range(5):
+        kl = kl_after_training(planar("ring", 4, seed), "ring")
+        assert kl < 0.15 * 4.62
+        assert kl < 0.4 * 1.544
 
 
 @pytest.mark.slow
