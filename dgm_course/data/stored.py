@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,3 +30,15 @@ def results(name: str) -> dict[str, np.ndarray]:
         raise ValueError(f"name must be that of a stored result ({there}), got {name!r}")
     with np.load(path) as file:
         return dict(file)
+
+
+def save_results(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a ``.npz`` file whole or not at all: a run that is stopped spoils nothing.
+
+    Args:
+        path: of the file, ``.npz``; the file that has the name is replaced.
+        arrays: by their names.
+    """
+    part = path.with_suffix(".part.npz")
+    np.savez_compressed(part, **arrays)  # type: ignore[arg-type]  # a name may be any str
+    part.replace(path)

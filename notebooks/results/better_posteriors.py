@@ -39,7 +39,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dgm_course.data import binarise, digits
-from dgm_course.data.stored import RESULTS
+from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.flows import AutoregressiveFlow, PlanarFlow, SylvesterFlow
 from dgm_course.probability import Estimate
 from dgm_course.training import fit, quick, seed_everything
@@ -192,8 +192,7 @@ def main() -> None:
         for key, value in row_of(name, options.steps, seed).items():
             old = [*table.get(f"{prefix}/{key}", ())]
             table[f"{prefix}/{key}"] = np.array([*old, value], np.float32)
-        np.savez_compressed(whole := options.out.with_suffix(".part.npz"), **table)
-        whole.replace(options.out)  # never half a file
+        save_results(options.out, table)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from torch.distributions import (
 )
 
 from dgm_course.data import checkerboard, digits
-from dgm_course.data.stored import RESULTS
+from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.flows import (
     Affine,
     Bijection,
@@ -173,7 +173,7 @@ def main() -> None:
     for name, make, how in (("nice", nice, DENSE), ("glow", conv_glow, CONVOLUTIONAL)):
         drawn = train(make, 0, how).sample(20)
         table[f"{name}/samples"] = drawn.reshape(20, 8, 8).numpy().astype(np.uint8)
-    np.savez_compressed(options.out, **table)
+    save_results(options.out, table)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ from dgm_course.data import (
     captioned_digits,
     encode_caption,
 )
-from dgm_course.data.stored import RESULTS
+from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.probability import Estimate
 from dgm_course.sequences import DALLE, GPT
 from dgm_course.training import fit, quick, seed_everything
@@ -248,9 +248,7 @@ def main() -> None:
                 row = np.asarray(value) if key in WHOLE else np.asarray(value)[None]
                 at = f"{name}/{key}"
                 found[at] = row if key in WHOLE or seed == 0 else np.concatenate([found[at], row])
-            part = options.out.with_suffix(".part.npz")  # a run that is stopped spoils nothing
-            np.savez_compressed(part, **found)
-            part.replace(options.out)
+            save_results(options.out, found)
             right, bayes = found[f"{name}/right"][-1, -1], found[f"{name}/bayes"][-1]
             print(
                 f"{name} {seed}: ceiling {found[f'{name}/ceiling'][-1]:.3f}, "

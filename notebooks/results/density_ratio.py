@@ -24,7 +24,7 @@ from torch.distributions import Normal
 from tqdm import tqdm
 
 from dgm_course.data import binarise, digits
-from dgm_course.data.stored import RESULTS
+from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.density_ratio import MLP, Network, total_correlation
 from dgm_course.losses import log_loss
 from dgm_course.probability import Estimate
@@ -105,7 +105,7 @@ def main() -> None:
     for gamma in options.gamma or GAMMAS:
         found = train(gamma, options.steps, every=max(1, options.steps // 5))
         table |= {f"{gamma}/{name}": values for name, values in found.items()}
-    np.savez_compressed(options.out, **table)
+    save_results(options.out, table)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -44,7 +43,7 @@ from tqdm import tqdm
 from dgm_course.autoregressive import GatedPixelCNN, IndependentPixels, Uniform
 from dgm_course.codes import VQVAE, VQVAE2, Codes, DiscreteVAE, VectorQuantizer, all_grids
 from dgm_course.data import digits
-from dgm_course.data.stored import RESULTS
+from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.training import quick, seed_everything, training_steps
 
 LEVELS, STAGE_1, STAGE_2 = 17, 700, 400
@@ -235,7 +234,7 @@ def main() -> None:
                 before = found.get(f"{name}/{key}")
                 rows = value[None] if before is None else np.concatenate([before, value[None]])
                 found[f"{name}/{key}"] = value if key == "pictures" else rows
-            save(options.out, found)
+            save_results(options.out, found)
             print(name, seed, {k: v[seed].round(2) for k, v in of(found, name).items()}, flush=True)
 
 
@@ -247,13 +246,6 @@ def of(found: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
 
 def n_made(found: dict[str, np.ndarray], name: str) -> int:
     return min(map(len, of(found, name).values()), default=0)
-
-
-def save(out: Path, found: dict[str, np.ndarray]) -> None:
-    """Write the whole file beside the old one, then put it in its place."""
-    part = out.with_suffix(".part.npz")
-    np.savez_compressed(part, **found)
-    os.replace(part, out)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from dgm_course.data import digits
-from dgm_course.data.stored import RESULTS
+from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.training import quick, seed_everything, training_steps
 from dgm_course.vae import AggregatedPosterior, GaussianVAE, decompose_kl
 
@@ -92,7 +92,7 @@ def main() -> None:
             table[f"betas/{beta}"] = np.array(paths)
         if beta == 1:
             table[f"latents/{latents}"] = np.array(ends)
-    np.savez_compressed(options.out, **table)
+    save_results(options.out, table)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dgm_course.data import binarise, digits
-from dgm_course.data.stored import RESULTS
+from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.training import fit, quick, seed_everything
 from dgm_course.vae import (
     GaussianVAE,
@@ -92,7 +92,7 @@ def main() -> None:
         two = [two_latents(k, seed, steps) for seed in range(options.seeds)]
         found[f"two/{k}/seconds"], found[f"two/{k}/log_p"] = np.array(two).transpose(1, 0, 2)
         print(k, *(found[f"{name}/{k}/log_p"].round(2).tolist() for name in ("fifty", "two")))
-    np.savez_compressed(options.out, **found)
+    save_results(options.out, found)
 
 
 if __name__ == "__main__":

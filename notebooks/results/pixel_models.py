@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -52,7 +51,7 @@ from dgm_course.autoregressive import (
     RowLSTM,
 )
 from dgm_course.data import digits
-from dgm_course.data.stored import RESULTS
+from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.training import quick, seed_everything, training_steps
 
 LEVELS, STEPS, EVERY, N_STOP, PICKED = 17, 1000, 40, 200, 13
@@ -197,12 +196,12 @@ def main() -> None:
     for name in [n for n in TRAINED if n in (options.only or TRAINED)]:
         for seed in range(len(found.get(f"{name}/nats", ())), options.seeds):
             found |= row_of(name, seed, options.steps, found)
-            save(options.out, found)
+            save_results(options.out, found)
             print(name, seed, found[f"{name}/nats"][-1].mean().round(2), flush=True)
     for name in MODELS:
         if f"{name}/step" not in found and "costs" in (options.only or ["costs"]):
             found[f"{name}/step"], found[f"{name}/sampling"] = map(np.array, costs(MODELS[name]))
-            save(options.out, found)
+            save_results(options.out, found)
             print(name, found[f"{name}/step"], found[f"{name}/sampling"].round(3), flush=True)
 
 
@@ -233,13 +232,6 @@ def row_of(
         if name == "PixelSNAIL":
             arrays[f"{name}/weights"] = weights.numpy().astype(np.float16)
     return arrays
-
-
-def save(out: Path, found: dict[str, np.ndarray]) -> None:
-    """Write the whole file beside the old one, then put it in its place."""
-    part = out.with_suffix(".part.npz")
-    np.savez_compressed(part, **found)
-    os.replace(part, out)
 
 
 if __name__ == "__main__":

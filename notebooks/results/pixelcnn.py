@@ -23,7 +23,7 @@ from torch.nn.utils import parameters_to_vector
 
 from dgm_course.autoregressive import GatedPixelCNN, ImageModel, MaskedConv2d, PixelCNN
 from dgm_course.data import digits
-from dgm_course.data.stored import RESULTS
+from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.training import fit, quick, seed_everything
 
 
@@ -104,7 +104,7 @@ def main() -> None:
             for seed in range(options.seeds):
                 nats.append(held_out_nats(train(make, seed, options.steps)))
                 found[name] = np.array(nats)
-                np.savez_compressed(options.out, **found)
+                save_results(options.out, found)
                 print(f"{name}, seed {seed}: {nats[-1]:.2f}")
 
 

@@ -22,7 +22,7 @@ from torch.nn.utils import parameters_to_vector
 from tqdm import tqdm
 
 from dgm_course.data import ENERGIES, energy, log_normaliser
-from dgm_course.data.stored import RESULTS
+from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.flows import DiagonalGaussian, FlowModel, PlanarFlow, reverse_kl
 from dgm_course.training import fit, quick, seed_everything
 
@@ -90,9 +90,7 @@ def main() -> None:
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="fit"):
             name, k, seed = jobs[job]
             table[f"{name}/{k}/weights"][seed], table[f"{name}/{k}/kl"][seed] = job.result()
-            part = options.out.with_suffix(".part.npz")
-            np.savez_compressed(part, **table)
-            part.replace(options.out)  # whole or not at all, when stopped at any moment
+            save_results(options.out, table)
 
 
 if __name__ == "__main__":

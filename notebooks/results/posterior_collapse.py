@@ -30,7 +30,7 @@ from torch.distributions import MultivariateNormal
 from torch.func import functional_call, stack_module_state
 
 from dgm_course.data import binarise, correlated_gaussian, digits
-from dgm_course.data.stored import RESULTS
+from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.training import fit, quick, seed_everything
 from dgm_course.vae import (
     AutoregressiveVAE,
@@ -311,7 +311,7 @@ def main() -> None:
     for part in options.only:
         table = {k: v for k, v in table.items() if not k.startswith(f"{part}/")}
         table |= {f"{part}/{k}": np.asarray(v) for k, v in PARTS[part]().items()}
-        np.savez_compressed(options.out, **table)
+        save_results(options.out, table)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ from torch import Tensor, nn
 
 from dgm_course.autoregressive import ImageModel, PixelCNN, WindowPixelCNN
 from dgm_course.data import digits
-from dgm_course.data.stored import RESULTS
+from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.probability import log_mean_exp
 from dgm_course.training import fit, quick, seed_everything
 from dgm_course.vae import (
@@ -320,7 +320,7 @@ def main() -> None:
                 before = [] if whole else [found[k] for k in [f"{name}/{key}"] if k in found]
                 row = np.asarray(value) if whole else np.asarray(value)[None]
                 found[f"{name}/{key}"] = np.concatenate([*before, row]) if before else row
-            np.savez_compressed(options.out, **found)
+            save_results(options.out, found)
             last = {k: found[f"{name}/{k}"][-1] for k in NAMED if f"{name}/{k}" in found}
             print(name, seed, *(f"{k} {v:.2f}" for k, v in last.items()), flush=True)
 

@@ -39,7 +39,6 @@ from __future__ import annotations
 import argparse
 import copy
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -54,7 +53,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
 from dgm_course.data import Brackets, digits, pydoc_text, windows
-from dgm_course.data.stored import RESULTS
+from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.probability import categorical_kl
 from dgm_course.sequences import (
     GPT,
@@ -253,12 +252,12 @@ def main() -> None:
         for seed in range(len(rows), options.seeds):
             for key, value in train(seed, options.steps or n_steps).items():
                 found[key] = joined(found.get(key), value, key)
-            save(options.out, found)
+            save_results(options.out, found)
             measure = found.get(f"{name}/kl", found.get(f"{name}/nats"))[-1]
             print(name, seed, measure.mean().round(3), measure[-1].round(4), flush=True)
     for name in [n for n in costs if n in wanted and f"{n}/seconds" not in found]:
         found |= costs[name]()
-        save(options.out, found)
+        save_results(options.out, found)
         print(name, found[f"{name}/seconds"].round(4), flush=True)
 
 
@@ -268,13 +267,6 @@ def joined(before: np.ndarray | None, value: np.ndarray, key: str) -> np.ndarray
         return value
     row = np.asarray(value, np.float32 if value.dtype.kind == "f" else None)[None]
     return row if before is None else np.concatenate([before, row])
-
-
-def save(out: Path, found: Arrays) -> None:
-    """Write the whole file beside the old one, then put it in its place."""
-    part = out.with_suffix(".part.npz")
-    np.savez_compressed(part, **found)
-    os.replace(part, out)
 
 
 if __name__ == "__main__":
