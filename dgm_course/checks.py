@@ -152,6 +152,13 @@ def check_integers(x: Tensor, lowest: int, highest: int, name: str) -> None:
             )
 
 
+def check_sequences(x: Any, name: str) -> None:
+    """Raise a ValueError unless x is a batch ``(N, T)``, not empty."""
+    check_tensor(x, name)
+    if x.ndim != 2 or x.numel() == 0:
+        raise ValueError(f"{name} must have shape (N, T), not empty, got {tuple(x.shape)}")
+
+
 def check_images(
     x: Tensor, n_levels: int, n_channels: int, *, name: str = "x", lowest: int = 0
 ) -> None:

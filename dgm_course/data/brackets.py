@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from dgm_course.checks import check_count, check_integers
+from dgm_course.checks import check_count, check_integers, check_sequences
 from dgm_course.data.toy import Seed, as_generator
 
 SYMBOLS = "()[]{}<>"
@@ -163,5 +163,4 @@ class Brackets:
 
     def _check(self, x: Tensor) -> None:
         check_integers(x, 0, self.levels - 1, "x")
-        if x.ndim != 2 or x.numel() == 0:
-            raise ValueError(f"x must have shape (N, T), not empty, got {tuple(x.shape)}")
+        check_sequences(x, "x")

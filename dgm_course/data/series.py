@@ -16,6 +16,7 @@ from dgm_course.checks import (
     check_integers,
     check_number,
     check_points,
+    check_sequences,
     check_tensor,
 )
 from dgm_course.data.toy import Seed, as_generator
@@ -239,8 +240,7 @@ class MarkovChain:
 
     def _check(self, x: Tensor) -> None:
         check_integers(x, 0, self.levels - 1, "x")
-        if x.ndim != 2 or x.numel() == 0:
-            raise ValueError(f"x must have shape (N, T), not empty, got {tuple(x.shape)}")
+        check_sequences(x, "x")
 
 
 class Chirps:

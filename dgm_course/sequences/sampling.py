@@ -8,15 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dgm_course.checks import check_count, check_number, check_tensor, values_are_checked
+from dgm_course.checks import check_count, check_number, values_are_checked
 from dgm_course.data.toy import Seed, as_generator
-
-
-def check_sequences(x: Any, name: str) -> None:
-    """Raise a ValueError unless x is a batch ``(N, T)``, not empty."""
-    check_tensor(x, name)
-    if x.ndim != 2 or x.numel() == 0:
-        raise ValueError(f"{name} must have shape (N, T), not empty, got {tuple(x.shape)}")
 
 
 def check_request(

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, pad, scaled_dot_product_attention
 
-from dgm_course.checks import check_count, check_integers
+from dgm_course.checks import check_count, check_integers, check_sequences
 from dgm_course.data.toy import Seed
 from dgm_course.sequences.sampling import (
     check_request,
-    check_sequences,
     check_sharpness,
     draw_tokens,
 )

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, embedding, pad
 
-from dgm_course.checks import MOST, check_count, check_integers, check_points
+from dgm_course.checks import MOST, check_count, check_integers, check_points, check_sequences
 from dgm_course.data.toy import Seed
 from dgm_course.probability import gaussian_log_prob
 from dgm_course.sequences.sampling import (
     check_request,
-    check_sequences,
     check_sharpness,
     draw_tokens,
 )
