@@ -15,6 +15,7 @@ again, unless ``--only`` asks for it. A row for each seed.
 - ``attributes``: a DCGAN of faint and bright digits at the left and the right of a canvas; the
   first row is of the side, the second of the brightness. ``/linear`` (seeds, 2, 2): the share of
   held-out samples that a logistic regression on their codes gets right, and the larger class;
+  ``/border`` (seeds,): the same of brightness, by the distance of a code from the side's border;
   ``/sums`` (seeds, 2, 2): means of three codes each, bright right − bright left + faint left, and
   bright left − faint left + faint right: the share whose attribute changes, and that keeps the
   other; ``/moved`` (seeds, 2, 2): codes of left (faint) samples + the mean of all right (bright)
@@ -205,13 +206,22 @@ def arithmetic(g: DCGANGenerator, seed: int) -> dict[str, np.ndarray]:
         y = is_so[:, i]
         fitted = LogisticRegression().fit(z[:4000].numpy(), y[:4000].numpy())
         right = fitted.score(z[4000:].numpy(), y[4000:].numpy())
+        if i == 0:  # how far a code is from the border between left and right
+            far = np.abs(fitted.decision_function(z.numpy()))[:, None]
         linear.append([right, max(share(y[4000:]), 1 - share(y[4000:]))])
         came, _ = said(result := to - from_ + other)
         sums.append([share(came[:, i]), share(came[:, 1 - i] == bool(i))])
         came, same = said(z[~y] + z[y].mean(0) - z[~y].mean(0))
         moved.append([share(came[:, i]), share(same == digit[~y])])
         pictures.append(torch.stack([drawn(v[:8]) for v in (to, from_, other, result)])[:, :, 0])
-    found = {"linear": np.array(linear), "sums": np.array(sums), "moved": np.array(moved)}
+    bright = is_so[:, 1].numpy()
+    by_far = LogisticRegression().fit(far[:4000], bright[:4000]).score(far[4000:], bright[4000:])
+    found = {
+        "border": np.array(by_far),
+        "linear": np.array(linear),
+        "sums": np.array(sums),
+        "moved": np.array(moved),
+    }
     if seed == 0:
         found["pictures"] = torch.stack(pictures).numpy().astype(np.uint8)
     return found
