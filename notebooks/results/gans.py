@@ -68,6 +68,7 @@ TECHNIQUES = (
     "R1 penalty",
     "minibatch discrimination",
     "virtual batch norm",
+    "plain, β₂ = 0.999",
 )
 EIGHT = eight_gaussians_density(scale=0.1).component_distribution
 TARGETS = {
@@ -130,7 +131,9 @@ def modes(target: str, technique: str, *, seed: int, n_steps: int) -> dict[str, 
         loss = generator_loss(judge(fake()), saturating=technique == "saturating")
         return loss + remembered * pulls[1]() if remembered else loss
 
-    players = Player(of_discriminator, adam(d, 1e-3)), Player(of_generator, adam(g, 1e-3))
+    memory = 0.999 if technique == TECHNIQUES[9] else 0.9
+    of_d, of_g = adam(d, 1e-3, memory), adam(g, 1e-3, memory)
+    players = Player(of_discriminator, of_d), Player(of_generator, of_g)
     shown(game_steps(*players, n_steps), n_steps)
     with torch.no_grad():
         return report(g(torch.randn(2500, 2)), mixture, seed)
