@@ -192,7 +192,9 @@ def _samples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             raise ValueError(f"{name} must hold at least 2 samples, got 1")
     x, y = (sample[:, None] if sample.ndim == 1 else sample for sample in (x, y))
     check_points(x, None, None, "x")
-    check_points(y, x.shape[1], x.dtype, "y")
+    check_points(y, x.shape[1], None, "y")
+    if x.dtype != y.dtype:
+        raise ValueError(f"x and y must have the same dtype, got {x.dtype} and {y.dtype}")
     return x, y
 
 
