@@ -20,6 +20,12 @@ from dgm_course.gan.line_critic import (
 )
 from dgm_course.gan.measures import ModeReport, interpolate, mode_report
 from dgm_course.gan.penalties import gradient_penalty
+from dgm_course.gan.quality import (
+    PrecisionRecall,
+    frechet_distance,
+    gaussian_frechet_distance,
+    precision_recall,
+)
 from dgm_course.gan.techniques import (
     HistoricalAverage,
     MinibatchDiscrimination,
@@ -62,6 +68,7 @@ __all__ = [
     "MinibatchDiscrimination",
     "ModeReport",
     "Player",
+    "PrecisionRecall",
     "ReferenceBatch",
     "Round",
     "Transport",
@@ -76,8 +83,10 @@ __all__ = [
     "eigenvalues",
     "extragradient",
     "feature_matching_loss",
+    "frechet_distance",
     "game_field",
     "game_steps",
+    "gaussian_frechet_distance",
     "generator_loss",
     "gradient_penalty",
     "interpolate",
@@ -91,6 +100,7 @@ __all__ = [
     "path",
     "penalised_critic",
     "play",
+    "precision_recall",
     "random_interpolates",
     "simultaneous",
     "spectrally_normalised",
