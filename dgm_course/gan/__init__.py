@@ -11,6 +11,7 @@ from dgm_course.gan.dynamics import (
     path,
     simultaneous,
 )
+from dgm_course.gan.feature_quantizer import FeatureQuantizer, QuantizedScores
 from dgm_course.gan.game import GameHistory, Player, Round, game_steps, play
 from dgm_course.gan.line_critic import (
     LineCritic,
@@ -25,6 +26,13 @@ from dgm_course.gan.quality import (
     frechet_distance,
     gaussian_frechet_distance,
     precision_recall,
+)
+from dgm_course.gan.style import (
+    FactorControl,
+    StyleGenerator,
+    adain,
+    factor_control,
+    mix_styles,
 )
 from dgm_course.gan.techniques import (
     HistoricalAverage,
@@ -60,6 +68,8 @@ from dgm_course.losses import (
 __all__ = [
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "FactorControl",
+    "FeatureQuantizer",
     "GameHistory",
     "HistoricalAverage",
     "LineCritic",
@@ -69,11 +79,14 @@ __all__ = [
     "ModeReport",
     "Player",
     "PrecisionRecall",
+    "QuantizedScores",
     "ReferenceBatch",
     "Round",
+    "StyleGenerator",
     "Transport",
     "TransportCritic",
     "VirtualBatchNorm",
+    "adain",
     "alternating",
     "bilinear_game",
     "clip_weights",
@@ -82,6 +95,7 @@ __all__ = [
     "discriminator_loss",
     "eigenvalues",
     "extragradient",
+    "factor_control",
     "feature_matching_loss",
     "frechet_distance",
     "game_field",
@@ -92,6 +106,7 @@ __all__ = [
     "interpolate",
     "interpolates_density",
     "lipschitz_estimate",
+    "mix_styles",
     "mode_report",
     "optimal_critic",
     "optimal_discriminator",
