@@ -15,6 +15,7 @@ from dgm_course.data.captions import (
 from dgm_course.data.images import Images, binarise, digits
 from dgm_course.data.mnist import data_folder, fetch, mnist
 from dgm_course.data.series import ArProcess, Chirps, LaggedProcess, MarkovChain
+from dgm_course.data.simulators import Epidemic
 from dgm_course.data.stored import results
 from dgm_course.data.text import (
     compressed_nats,
@@ -51,6 +52,7 @@ __all__ = [
     "CaptionJudge",
     "Captioned",
     "Chirps",
+    "Epidemic",
     "Images",
     "LaggedProcess",
     "MarkovChain",
