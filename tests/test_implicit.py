@@ -197,7 +197,8 @@ def test_contrast_is_against_the_draws_own_gaussian():
         features = torch.stack([torch.ones_like(z), z, z.square(), z**3], -1)[..., 0, :]
         return features @ slopes
 
-    avb = AVB(log_likelihood, gaussian, critic, standard(), contrast=True)
+    wide = Independent(Normal(torch.full((1,), 2.0).double(), 3.0), 1)  # it must not matter
+    avb = AVB(log_likelihood, gaussian, critic, wide, contrast=True)
     (gradient,) = torch.autograd.grad(avb.critic_loss(X, 200_000).sum(), slopes)
     assert gradient.abs().max() < 0.05
     plain = AVB(log_likelihood, gaussian, critic, standard())

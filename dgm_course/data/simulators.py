@@ -83,5 +83,5 @@ class Epidemic:
             flow = (now[..., None] * new).sum(-2)  # (..., well + 1), by how many fall ill
             ended[n - well] = flow[..., 0]
             for fallen in range(1, well + 1):
-                at[well - fallen, ..., fallen] += flow[..., fallen]
+                at[well - fallen, ..., fallen] = flow[..., fallen]
         return torch.stack(ended, -1)

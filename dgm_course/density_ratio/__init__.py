@@ -10,13 +10,8 @@ from dgm_course.density_ratio.against_exact import (
 )
 from dgm_course.density_ratio.classifiers import MLP, Logistic, Network
 from dgm_course.density_ratio.discriminator import gan_value
-from dgm_course.density_ratio.implicit import (
-    AVB,
-    ImplicitPosterior,
-    JointAVB,
-    PairCritic,
-    tempered,
-)
+from dgm_course.density_ratio.implicit import AVB, JointAVB, tempered
+from dgm_course.density_ratio.pairs import ImplicitPosterior, PairCritic
 from dgm_course.density_ratio.ratio import (
     ContradictionWarning,
     DegenerateSupportWarning,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from dgm_course.checks import (
@@ -15,93 +15,11 @@ from dgm_course.checks import (
     check_number,
     check_points,
     check_shape,
-    check_tensor,
 )
-from dgm_course.density_ratio.classifiers import Network
 from dgm_course.losses import discriminator_loss
 
 LogLikelihood = Callable[[Tensor, Tensor], Tensor]  # x (N, D), z (S, N, M) to log p(x|z) (S, N)
 Simulator = Callable[[Tensor], Tensor]  # z (N, M) to a draw of p(x|z) for each, (N, D)
-
-
-class ImplicitPosterior(nn.Module):
-    """z = A ε + f(x, ε), ε ~ N(0, I): draws of q(z|x), whose density nobody knows.
-
-    f is a network of two hidden layers. With no more noises than latents z covers a surface at
-    best, and the ratio to a prior is infinite: take more.
-
-    Source: Mescheder, Nowozin & Geiger 2017, section 3.1, https://arxiv.org/abs/1701.04722.
-
-    Args:
-        x_dim: D; z_dim: M latents.
-        noise_dim: numbers in ε.
-        hidden: neurons of each hidden layer.
-
-    Shapes: x ``(N, D)``, to S draws for each, ``(S, N, M)``, differentiable in the weights.
-
-    Example:
-        >>> ImplicitPosterior(1, 2)(torch.zeros(3, 1), n_samples=5).shape
-        torch.Size([5, 3, 2])
-    """
-
-    def __init__(self, x_dim: int, z_dim: int, noise_dim: int = 4, hidden: int = 64) -> None:
-        super().__init__()
-        x_dim, z_dim = check_count(x_dim, "x_dim"), check_count(z_dim, "z_dim")
-        noise_dim, hidden = check_count(noise_dim, "noise_dim"), check_count(hidden, "hidden")
-        self.x_dim, self.z_dim, self.noise_dim = x_dim, z_dim, noise_dim
-        self.straight = nn.Linear(noise_dim, z_dim, bias=False)
-        self.bent = nn.Sequential(
-            nn.Linear(x_dim + noise_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
-            nn.Linear(hidden, z_dim),
-        )  # fmt: skip
-
-    def extra_repr(self) -> str:
-        return f"x_dim={self.x_dim}, z_dim={self.z_dim}, noise_dim={self.noise_dim}"
-
-    def forward(self, x: Tensor, n_samples: int = 1) -> Tensor:
-        check_points(x, self.x_dim, self.straight.weight.dtype, "x")
-        shape = (check_count(n_samples, "n_samples"), len(x))
-        noise = torch.randn(*shape, self.noise_dim, dtype=x.dtype, device=x.device)
-        given = x.expand(*shape, self.x_dim)
-        return self.straight(noise) + self.bent(torch.cat([given, noise], -1))  # (S, N, M)
-
-
-class PairCritic(nn.Module):
-    """T(x, z), the log-odds of "the pair is q's" against "it is p's": a `Network` of (x, z, z²).
-
-    The squares make the ratio of Gaussians an easy answer.
-
-    Args:
-        x_dim: D; z_dim: M.
-        hidden: neurons of each hidden layer.
-
-    Shapes: x ``(N, D)`` or ``(S, N, D)``, z ``(S, N, M)``, to nats ``(S, N)``.
-
-    Example:
-        >>> PairCritic(1, 2)(torch.zeros(3, 1), torch.zeros(5, 3, 2)).shape
-        torch.Size([5, 3])
-    """
-
-    def __init__(self, x_dim: int, z_dim: int, hidden: int = 64) -> None:
-        super().__init__()
-        self.x_dim, self.z_dim = check_count(x_dim, "x_dim"), check_count(z_dim, "z_dim")
-        self.network = Network(x_dim + 2 * z_dim, hidden)
-
-    def extra_repr(self) -> str:
-        return f"x_dim={self.x_dim}, z_dim={self.z_dim}"
-
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        check_tensor(z, "z")
-        if z.ndim != 3 or z.shape[2] != self.z_dim:
-            raise ValueError(f"z must have shape (S, N, {self.z_dim}), got {tuple(z.shape)}")
-        check_tensor(x, "x")
-        if x.shape[-1:] != (self.x_dim,) or x.shape[:-1] not in (z.shape[:2], z.shape[1:2]):
-            raise ValueError(
-                f"x must have shape (N, {self.x_dim}) or (S, N, {self.x_dim}) for the z (S, N, "
-                f"{self.z_dim}) beside it, got {tuple(x.shape)} beside {tuple(z.shape)}"
-            )
-        pairs = torch.cat([x.expand(*z.shape[:2], self.x_dim), z, z.square()], -1)
-        return self.network(pairs.flatten(0, 1)).view(z.shape[:2])  # (S, N)
 
 
 class AVB:
@@ -130,6 +48,7 @@ class AVB:
     Omits: the paper's network that builds μ(x) and σ(x) from a few shared noises; learning p(z).
 
     Example:
+        >>> from dgm_course.density_ratio import ImplicitPosterior, PairCritic
         >>> prior = torch.distributions.Independent(Normal(torch.zeros(1), 1.0), 1)
         >>> likelihood = lambda x, z: Normal(z, 1.0).log_prob(x).sum(-1)
         >>> avb = AVB(likelihood, ImplicitPosterior(1, 1), PairCritic(1, 1), prior)
@@ -158,7 +77,8 @@ class AVB:
             z_q, z_p = (z_q - mean) / scale, torch.randn_like(z_q)
         else:
             z_p = _draw_prior(self.prior, z_q)
-        return discriminator_loss(self.critic(x, z_q), self.critic(x, z_p)).mean(0)
+        of_q, of_p = self.critic(x, torch.cat([z_q, z_p])).chunk(2)
+        return discriminator_loss(of_q, of_p).mean(0)
 
     def posterior_loss(self, x: Tensor, n_samples: int = 1, weight: float = 1.0) -> Tensor:
         """−E_q [weight · log p(x|z) − T], an average over S draws, in nats ``(N,)``.
@@ -208,6 +128,7 @@ class JointAVB:
     Omits: learning the simulator's own weights.
 
     Example:
+        >>> from dgm_course.density_ratio import ImplicitPosterior, PairCritic
         >>> prior = torch.distributions.Independent(Normal(torch.zeros(1), 1.0), 1)
         >>> joint = JointAVB(lambda z: z + torch.randn_like(z), ImplicitPosterior(1, 1),
         ...                  PairCritic(1, 1), prior)
@@ -233,8 +154,9 @@ class JointAVB:
         with torch.no_grad():
             x_p = self.simulate(z_p.flatten(0, 1))
         check_shape(x_p, (n_samples * len(x), *x.shape[1:]), "what simulate returns")
-        of_p = self.critic(x_p.view(n_samples, *x.shape), z_p)
-        return discriminator_loss(self.critic(x, z_q), of_p).mean(0)
+        x_q, x_p = x.expand(n_samples, *x.shape), x_p.view(n_samples, *x.shape)
+        of_q, of_p = self.critic(torch.cat([x_q, x_p]), torch.cat([z_q, z_p])).chunk(2)
+        return discriminator_loss(of_q, of_p).mean(0)
 
     def posterior_loss(self, x: Tensor, n_samples: int = 1) -> Tensor:
         """E_q T(x, z), an average over S draws, in nats ``(N,)``."""
