@@ -1,6 +1,7 @@
 """Adversarial inference against closed forms: Gaussians, whose best critic is known."""
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from dgm_course.density_ratio import (
     ImplicitPosterior,
     JointAVB,
     PairCritic,
+    entropy,
     gaussian_log_ratio,
     grid_posterior,
     tempered,
@@ -375,6 +377,13 @@ def test_implicit_models_refuse():
     avb = AVB(log_likelihood, q, critic, standard(3))
     with pytest.raises(ValueError, match=r"what posterior returns must have shape \(4, 2, 3\)"):
         avb.critic_loss(X, 4)
+    for model in (
+        AVB(zero, q, lambda x, z: z[..., :1], standard(2)),  # would broadcast to (4, 2, 2)
+        JointAVB(lambda z: z[:, :1], q, lambda x, z: z[..., :1], standard(2)),
+    ):
+        for loss in (model.critic_loss, model.posterior_loss):
+            with pytest.raises(ValueError, match=r"what critic returns must have shape \(\d, 2\)"):
+                loss(X, 4)
     avb = AVB(lambda x, z: z.sum(), q, critic, standard(2))
     with pytest.raises(ValueError, match=r"what log_likelihood returns must have shape \(4, 2\)"):
         avb.posterior_loss(X, 4)
@@ -434,15 +443,22 @@ def test_contrast_finds_a_narrow_posterior_far_from_the_prior(contrast):
 
 # name -> shape, x and noise of a `ToyModel`; a box that holds its posterior.
 TARGETS = {
-    "ring": ("ring", 2.0, 0.25, ((-4, 4), (-4, 4))),
     "banana": ("banana", 1.0, 0.3, ((-4, 4), (-3, 9))),
     "near modes": ("two modes", 1.0, 1.0, (-4, 4)),
     "far modes": ("two modes", 1.0, 0.2, (-3, 3)),
 }
 
 
-def infer(name, n_rounds, n_critic=3, **rates):
-    """20,000 draws of q after a run, the exact posterior, and the rounds' estimates − log p(x)."""
+class Found(NamedTuple):
+    """A trained q, in nats above log p(x) where it says nats."""
+
+    z: torch.Tensor  # draws (20,000, M)
+    distance: float  # total variation from the exact posterior
+    elbo: float  # by the draws' entropy, nats
+    estimates: torch.Tensor  # of each round, nats
+
+
+def infer(name, n_rounds, n_critic=3, **options):
     shape, number, noise, box = TARGETS[name]
     model, x = ToyModel(shape, noise), torch.tensor([[number]])
     exact_model = ToyModel(shape, noise).double()
@@ -455,28 +471,34 @@ def infer(name, n_rounds, n_critic=3, **rates):
     seed_everything(0)
     networks = ImplicitPosterior(1, model.z_dim), PairCritic(1, model.z_dim)
     avb = AVB(model.log_likelihood, *networks, model.prior)
-    history = train(avb, lambda: x, n_rounds, n_critic, n_samples=128, **rates)
+    history = train(avb, lambda: x, n_rounds, n_critic, **{"n_samples": 128, **options})
     with torch.no_grad():
         z = networks[0](x, 20_000)[:, 0]
-    return z, exact, -torch.tensor(history.generator) - exact.log_evidence
+    elbo = log_joint(z.double()).mean().item() + entropy(z).value - exact.log_evidence
+    estimates = -torch.tensor(history.generator) - exact.log_evidence
+    return Found(z, total_variation(z, exact).value, elbo, estimates)
 
 
 def test_near_modes_are_both_found():
-    z, exact, estimate = infer("near modes", 150, rate=2e-3, critic_rate=2e-3)
-    assert estimate[-30:].mean() < 0.1
-    assert total_variation(z, exact).value < 0.15
-    assert 0.4 < (z > 0).double().mean() < 0.6
+    """Over five seeds and two instruction sets, by 200 rounds: a distance of 0.029 to 0.037."""
+    found = infer("near modes", 100)
+    assert found.distance < 0.15
+    assert found.estimates[-30:].mean() < 0.1
 
 
-def test_one_of_two_far_modes_is_lost():
-    z, exact, _ = infer("far modes", 150, rate=2e-3, critic_rate=2e-3)
-    assert 0.48 < total_variation(z, exact).value < 0.65
-    assert (z > 0).all() or (z < 0).all()
+def test_one_of_two_far_modes_is_lost_and_costs_ln_two():
+    """Over five seeds and two instruction sets, by 300 rounds: −0.69 to −0.73 nats."""
+    found = infer("far modes", 250)
+    assert found.distance == pytest.approx(0.5, abs=0.02)
+    assert found.elbo == pytest.approx(-math.log(2), abs=0.1)
+    assert (found.z > 0).all() or (found.z < 0).all()
 
 
 def test_a_critic_that_lags_puts_the_estimate_above_the_evidence():
-    _, _, estimate = infer("banana", 150, 1, rate=2e-3, critic_rate=1e-4)
-    assert estimate[-30:].mean() > 0.5
+    """Over five seeds and two instruction sets, by 300 rounds: by 1.46 to 2.12 nats."""
+    found = infer("banana", 150, 1, critic_rate=1e-4)
+    assert found.estimates[-30:].mean() > 0.5
+    assert found.elbo < -1
 
 
 def test_a_simulators_posterior_is_found():

@@ -32,7 +32,8 @@ class AVB:
 
     With ``contrast``, the critic tells (z − μ) / σ from N(0, I), where μ(x) and σ(x) are the
     moments of the draws, constants of the step. It learns log q − log r, r = N(μ(x), diag σ(x)²),
-    and log r − log p is added in closed form.
+    and log r − log p is added in closed form. It is for posteriors that are narrow and far from
+    the prior, where a critic sees at once that q is not p, and not by how much.
 
     Source: Mescheder, Nowozin & Geiger 2017, sections 3.1 and 3.3 and algorithm 1,
     https://arxiv.org/abs/1701.04722.
@@ -77,7 +78,7 @@ class AVB:
             z_q, z_p = (z_q - mean) / scale, torch.randn_like(z_q)
         else:
             z_p = _draw_prior(self.prior, z_q)
-        of_q, of_p = self.critic(x, torch.cat([z_q, z_p])).chunk(2)
+        of_q, of_p = _judge(self.critic, x, torch.cat([z_q, z_p])).chunk(2)
         return discriminator_loss(of_q, of_p).mean(0)
 
     def posterior_loss(self, x: Tensor, n_samples: int = 1, weight: float = 1.0) -> Tensor:
@@ -97,10 +98,11 @@ class AVB:
     def log_ratio(self, x: Tensor, z: Tensor) -> Tensor:
         """log q(z|x) − log p(z), of the critic, at draws of q: ``(S, N, M)`` to ``(S, N)``."""
         if not self.contrast:
-            return self.critic(x, z)
+            return _judge(self.critic, x, z)
         mean, scale = _moments(z.detach())
         log_r = Normal(mean, scale).log_prob(z).sum(-1)
-        return self.critic(x, (z - mean) / scale) + log_r - self.prior.log_prob(z)
+        of_contrast = _judge(self.critic, x, (z - mean) / scale)
+        return of_contrast + log_r - self.prior.log_prob(z)
 
     @torch.no_grad()
     def estimate(self, x: Tensor, n_samples: int = 1000) -> Tensor:
@@ -155,12 +157,13 @@ class JointAVB:
             x_p = self.simulate(z_p.flatten(0, 1))
         check_shape(x_p, (n_samples * len(x), *x.shape[1:]), "what simulate returns")
         x_q, x_p = x.expand(n_samples, *x.shape), x_p.view(n_samples, *x.shape)
-        of_q, of_p = self.critic(torch.cat([x_q, x_p]), torch.cat([z_q, z_p])).chunk(2)
+        of_q, of_p = _judge(self.critic, torch.cat([x_q, x_p]), torch.cat([z_q, z_p])).chunk(2)
         return discriminator_loss(of_q, of_p).mean(0)
 
     def posterior_loss(self, x: Tensor, n_samples: int = 1) -> Tensor:
         """E_q T(x, z), an average over S draws, in nats ``(N,)``."""
-        return self.critic(x, _draw(self.posterior, x, n_samples, self.prior)).mean(0)
+        z = _draw(self.posterior, x, n_samples, self.prior)
+        return _judge(self.critic, x, z).mean(0)
 
 
 def tempered(step: int, n_steps: int, start: float = 0.05, share: float = 0.6) -> float:
@@ -202,6 +205,12 @@ def _draw(posterior: Any, x: Tensor, n_samples: int, prior: Distribution) -> Ten
     z = posterior(x, check_count(n_samples, "n_samples"))
     check_shape(z, (n_samples, len(x), *prior.event_shape), "what posterior returns")
     return z
+
+
+def _judge(critic: Any, x: Tensor, z: Tensor) -> Tensor:
+    logit = critic(x, z)
+    check_shape(logit, tuple(z.shape[:2]), "what critic returns")
+    return logit
 
 
 def _draw_prior(prior: Distribution, like: Tensor) -> Tensor:
