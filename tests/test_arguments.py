@@ -22,12 +22,21 @@ from dgm_course.codes import (
     VectorQuantizer,
 )
 from dgm_course.density_ratio import (
+    AVB,
     MLP,
     DensityRatio,
+    ImplicitPosterior,
+    JointAVB,
     Logistic,
+    PairCritic,
+    entropy,
     gan_value,
+    gaussian_log_ratio,
+    grid_posterior,
     kl_to_prior,
+    tempered,
     total_correlation,
+    total_variation,
     two_sample_test,
 )
 from dgm_course.flows import (
@@ -133,6 +142,9 @@ CODES = VectorQuantizer(4, 2)
 VQ = VQVAE(4, CODES, n_features=4, n_halvings=0)
 BRACKETS, TEXT = data.Brackets(), data.to_tokens("abab")
 STANDARD, EVEN = Normal(0.0, 1.0), torch.tensor([0.5, 0.5])
+IMPLICIT = (ImplicitPosterior(2, 2), PairCritic(2, 2), Independent(Normal(torch.zeros(2), 1.0), 1))
+BAYES, SIMULATED = AVB(lambda x, z: z.sum(-1), *IMPLICIT), JointAVB(torch.square, *IMPLICIT)
+EXACT = grid_posterior(Independent(Normal(torch.zeros(2), 1.0), 1).log_prob, ((-6, 6), (-6, 6)))
 DCGAN, GRID = DCGANGenerator(8), data.gaussian_grid_density()
 STYLE = StyleGenerator(8, 2, n_features=4)
 PATCHES, VQ_TOKENS = PatchTokens(4, 3, n_levels=4), ModelTokens(VQ)
@@ -172,6 +184,14 @@ HEADS = torch.zeros(1, 2, 5, 1)
         (lambda n: PixelCNN(4, n_features=n), "n_features"),
         (lambda n: MLP(hidden=n), "hidden"),
         (lambda n: two_sample_test(X, X, n_permutations=n), "n_permutations"),
+        (lambda n: ImplicitPosterior(2, 2, n), "noise_dim"),
+        (lambda n: PairCritic(2, 2, n), "hidden"),
+        (lambda n: BAYES.estimate(X, n), "n_samples"),
+        (lambda n: SIMULATED.critic_loss(X, n), "n_samples"),
+        (lambda n: tempered(0, n), "n_steps"),
+        (lambda n: total_variation(X, EXACT, n), "n_cells"),
+        (lambda n: entropy(X, n), "k"),
+        (data.Epidemic, "n_people"),
         (WaveNet, "n_layers"),
         (lambda n: WAVENET.sample(n, 5), "n"),
         (lambda n: WAVENET.sample(2, n), "length"),
@@ -266,6 +286,7 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
         (lambda v: VirtualBatchNorm(2, 2, v), "eps"),
         (lambda v: clip_weights(torch.optim.SGD([X]), v), "c"),
         (lambda v: penalised_critic(STANDARD, STANDARD, X[0], v), "weight"),
+        (lambda v: tempered(0, 5, share=v), "share"),
         (lambda v: linear_student_optimum([0.5], v, 2), "sigma"),
     ],
 )
@@ -334,6 +355,13 @@ TENSORS = [
     (lambda x: DensityRatio(Logistic(), n_folds=2).fit(X, x), X, "x_q"),
     (lambda x: kl_to_prior(X, X, x), X, "z_prior"),
     (total_correlation, X, "z"),
+    (BAYES.critic_loss, X, "x"),
+    (SIMULATED.posterior_loss, X, "x"),
+    (lambda x: PairCritic(2, 2)(x, X[None]), X, "x"),
+    (lambda x: total_variation(x, EXACT), X, "z"),
+    (entropy, X, "z"),
+    (lambda x: gaussian_log_ratio(x, 0.0, 1.0), X, "z"),
+    (lambda x: data.Epidemic(2).log_likelihood(x, X[None, :, :1]), X[:, :1], "x"),
     (collapse_costs, torch.eye(2), "covariance"),
     (CODES, X, "h"),
     (CODES.perplexity, IMAGES, "indices"),
