@@ -30,6 +30,23 @@ from dgm_course.density_ratio import (
     total_correlation,
     two_sample_test,
 )
+from dgm_course.disentanglement import (
+    Factors,
+    annealed_capacity,
+    capacity_elbo,
+    factor_elbo,
+    factor_losses,
+    heat_maps,
+    information_bound,
+    majority_vote,
+    mutual_information_gap,
+    pair_metric,
+    permute_dimensions,
+    table_information,
+    tcvae_elbo,
+    total_correlation_loss,
+    traversals,
+)
 from dgm_course.flows import (
     ActNorm,
     Affine,
@@ -53,6 +70,7 @@ from dgm_course.flows import (
     glow,
     image_orders,
     realnvp,
+    rotate_prior,
 )
 from dgm_course.gan import (
     DCGANDiscriminator,
@@ -85,6 +103,7 @@ from dgm_course.sequences import (
 from dgm_course.training import seed_everything
 from dgm_course.vae import (
     AggregatedPosterior,
+    ElboTerms,
     GaussianVAE,
     active_units,
     activity,
@@ -93,6 +112,7 @@ from dgm_course.vae import (
     free_bits,
     gaussian_elbo,
     importance_weighted_bound,
+    kl_terms,
     log_prob_by_quadrature,
     reparameterised,
     score_function,
@@ -120,6 +140,9 @@ PICTURES = DALLE(GPT(7, 3, 1, 2, 4), PATCHES, n_words=2, n_text=2, size=(1, 1))
 WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
 TOKENS, WORDS = torch.zeros(6, 3, dtype=torch.long), GPT(4, 5, 1, 2, 4)
 HEADS = torch.zeros(1, 2, 5, 1)
+TURN = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
+TERMS, KINDS = ElboTerms(X[:, 0], X[:, 1]), torch.tensor([0, 1]).repeat(3)[:, None]
+CODE_LOG_ODDS = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0))
 
 
 @pytest.mark.parametrize(
@@ -185,6 +208,11 @@ HEADS = torch.zeros(1, 2, 5, 1)
         (lambda n: DiscreteVAE(4, n), "n_codes"),
         (lambda n: VQ.sample(n, (3, 3), Uniform(4)), "n"),
         (GumbelSoftmax(X).rsample, "n_samples"),
+        (lambda n: pair_metric(X, KINDS, n_points=n), "n_points"),
+        (lambda n: pair_metric(X, KINDS, n_pairs=n), "n_pairs"),
+        (lambda n: majority_vote(X, KINDS, n_rows=n), "n_rows"),
+        (lambda n: mutual_information_gap(Q, KINDS, n_samples=0 if n is None else n), "n_samples"),
+        (lambda n: annealed_capacity(1, n, 1.0), "n_steps"),
         (data.LaggedProcess, "lag"),
         (lambda n: data.gaussian_grid(n, 0), "n"),
         (lambda n: data.gaussian_grid_density(n), "side"),
@@ -281,6 +309,23 @@ TENSORS = [
     (lambda x: DensityRatio(Logistic(), n_folds=2).fit(X, x), X, "x_q"),
     (lambda x: kl_to_prior(X, X, x), X, "z_prior"),
     (total_correlation, X, "z"),
+    (lambda x: kl_terms(Q, x), X, "z"),
+    (lambda x: capacity_elbo(TERMS._replace(kl=x), 1, 1), X[0], "terms' kl"),
+    (lambda x: factor_elbo(TERMS, x, 1), X[:, 0], "log_ratio"),
+    (lambda x: factor_losses(VAE, CODE_LOG_ODDS, x, 1), X, "x"),
+    (lambda x: total_correlation_loss(VAE, CODE_LOG_ODDS, x), X, "x"),
+    (permute_dimensions, X, "z"),
+    (lambda x: tcvae_elbo(x, kl_terms(Q, X), 1), X[:, 0], "reconstruction"),
+    (lambda x: pair_metric(x, KINDS), X, "codes"),
+    (lambda x: majority_vote(X, x), KINDS, "factors"),
+    (lambda x: mutual_information_gap(Q, x), KINDS, "factors"),
+    (Factors, KINDS, "factors"),
+    (lambda x: information_bound(x, Normal(0.0, 1.0)), X[:, 0], "log_q"),
+    (table_information, X, "joint"),
+    (lambda x: traversals(VAE.mean, x, [0.0]), X[0], "z"),
+    (lambda x: heat_maps(x, KINDS[:, 0], KINDS[:, 0]), X, "codes"),
+    (lambda x: heat_maps(X, KINDS[:, 0], x), KINDS[:, 0], "y"),
+    (rotate_prior(Independent(Normal(torch.zeros(2).double(), 1.0), 1), TURN), X, "z"),
     (collapse_costs, torch.eye(2), "covariance"),
     (CODES, X, "h"),
     (CODES.perplexity, IMAGES, "indices"),
