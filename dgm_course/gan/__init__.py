@@ -14,6 +14,12 @@ from dgm_course.gan.dynamics import (
 from dgm_course.gan.game import GameHistory, Player, Round, game_steps, play
 from dgm_course.gan.measures import ModeReport, interpolate, mode_report
 from dgm_course.gan.penalties import gradient_penalty
+from dgm_course.gan.quality import (
+    PrecisionRecall,
+    frechet_distance,
+    gaussian_frechet_distance,
+    precision_recall,
+)
 from dgm_course.gan.techniques import (
     HistoricalAverage,
     MinibatchDiscrimination,
@@ -31,6 +37,7 @@ __all__ = [
     "MinibatchDiscrimination",
     "ModeReport",
     "Player",
+    "PrecisionRecall",
     "ReferenceBatch",
     "Round",
     "VirtualBatchNorm",
@@ -41,8 +48,10 @@ __all__ = [
     "eigenvalues",
     "extragradient",
     "feature_matching_loss",
+    "frechet_distance",
     "game_field",
     "game_steps",
+    "gaussian_frechet_distance",
     "generator_loss",
     "gradient_penalty",
     "interpolate",
@@ -50,5 +59,6 @@ __all__ = [
     "optimal_discriminator",
     "path",
     "play",
+    "precision_recall",
     "simultaneous",
 ]
