@@ -75,6 +75,8 @@ from dgm_course.flows import (
 from dgm_course.gan import (
     DCGANDiscriminator,
     DCGANGenerator,
+    InfoGAN,
+    LatentCodes,
     MinibatchDiscrimination,
     VirtualBatchNorm,
     bilinear_game,
@@ -137,6 +139,7 @@ CODES = VectorQuantizer(4, 2)
 VQ = VQVAE(4, CODES, n_features=4, n_halvings=0)
 BRACKETS, TEXT = data.Brackets(), data.to_tokens("abab")
 DCGAN, GRID = DCGANGenerator(8), data.gaussian_grid_density()
+INFO_GAN = InfoGAN(DCGANGenerator(8, 4), DCGANDiscriminator(8), LatentCodes([2]), z_dim=2)
 PATCHES, VQ_TOKENS = PatchTokens(4, 3, n_levels=4), ModelTokens(VQ)
 # Two words of a caption, one patch of an image: V = 2 + 4 + 1, T = 2 + 1.
 PICTURES = DALLE(GPT(7, 3, 1, 2, 4), PATCHES, n_words=2, n_text=2, size=(1, 1))
@@ -225,6 +228,8 @@ CODE_LOG_ODDS = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0))
         (lambda n: DCGANDiscriminator(8, n), "n_features"),
         (DCGAN.sample, "n"),
         (lambda n: MinibatchDiscrimination(2, n), "n_kernels"),
+        (LatentCodes([2]).sample, "n"),
+        (INFO_GAN.make, "n"),
         (lambda n: VirtualBatchNorm(2, n), "n_reference"),
         (lambda n: path(simultaneous, bilinear_game(), X, 0.1, n), "n_steps"),
         (lambda n: interpolate(X, X, n), "n"),
@@ -308,6 +313,8 @@ TENSORS = [
     (MinibatchDiscrimination(2), X, "h"),
     (VirtualBatchNorm(2, 2), X, "x"),
     (DCGAN, X, "z"),
+    (LatentCodes([], 2).as_inputs, X, "c"),
+    (lambda x: LatentCodes([], 2).log_q(x, X), X.repeat(1, 2), "parameters"),
     (DCGANDiscriminator(8), X, "x"),
     (dirac_gan(), X, "w"),
     (lambda x: mode_report(x, GRID), X, "x"),

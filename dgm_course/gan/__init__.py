@@ -12,6 +12,7 @@ from dgm_course.gan.dynamics import (
     simultaneous,
 )
 from dgm_course.gan.game import GameHistory, Player, Round, game_steps, play
+from dgm_course.gan.infogan import CodedSamples, InfoGAN, LatentCodes
 from dgm_course.gan.measures import ModeReport, interpolate, mode_report
 from dgm_course.gan.penalties import gradient_penalty
 from dgm_course.gan.quality import (
@@ -30,10 +31,13 @@ from dgm_course.gan.techniques import (
 from dgm_course.losses import discriminator_loss, generator_loss, optimal_discriminator
 
 __all__ = [
+    "CodedSamples",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "GameHistory",
     "HistoricalAverage",
+    "InfoGAN",
+    "LatentCodes",
     "MinibatchDiscrimination",
     "ModeReport",
     "Player",
