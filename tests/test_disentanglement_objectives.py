@@ -103,7 +103,7 @@ def by_hand(model, d, gamma):
     noise = torch.randn(2 * N, 3, dtype=torch.float64)
     qs = [model.encode(half).base_dist for half in DATA.split(N)]
     first, second = (q.loc + q.scale * e for q, e in zip(qs, noise.split(N), strict=True))
-    order = torch.rand(N, 3).argsort(0)
+    order = torch.rand(3, N).argsort(1).T
     mixed = torch.stack([second[order[:, j], j] for j in range(3)], 1)
     kl = kl_divergence(Independent(qs[0], 1), model.prior)
     elbo = model.decode(first).log_prob(DATA[:N]) - kl

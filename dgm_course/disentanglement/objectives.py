@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, kl_divergence
+from torch.nn.functional import logsigmoid
 
 from dgm_course.checks import (
     check_count,
@@ -20,7 +20,6 @@ from dgm_course.checks import (
     check_shape,
 )
 from dgm_course.data.toy import Seed, as_generator
-from dgm_course.losses import discriminator_loss
 
 
 class Terms(Protocol):
@@ -54,12 +53,8 @@ class KLTerms(Protocol):
 class Model(Protocol):
     """A latent-variable model, such as `GaussianVAE`."""
 
-    @property
-    def prior(self) -> Distribution:
-        """p(z), of event shape ``(M,)``."""
-
-    def posterior(self, x: Tensor) -> Any:
-        """q(z|x), with ``rsample_and_log_prob(S)``, and its distribution as ``q`` if it has one."""
+    def codes_and_kl(self, x: Tensor) -> tuple[Tensor, Tensor, bool]:
+        """A code of each point ``(1, N, M)``, and KL(q(z|x) ‖ p(z)) ``(N,)``, exact or drawn."""
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x|z), ``(N, D)`` and ``(N, M)`` to nats ``(N,)``."""
@@ -154,8 +149,8 @@ def permute_dimensions(z: Tensor, generator: Seed | None = None) -> Tensor:
         raise ValueError(f"z must hold two codes or more, of one there is one order, got {len(z)}")
     chance = None if generator is None else as_generator(generator)
     device = z.device if chance is None else chance.device
-    order = torch.rand(z.shape, generator=chance, device=device).argsort(0)
-    return z.gather(0, order.to(z.device))
+    order = torch.rand(z.shape[::-1], generator=chance, device=device).argsort(1)  # (M, N)
+    return z.gather(0, order.T.to(z.device))
 
 
 class FactorLosses(NamedTuple):
@@ -194,14 +189,14 @@ def factor_losses(model: Model, discriminator: nn.Module, x: Tensor, gamma: floa
     """
     check_number(gamma, "gamma", or_zero=True)
     n = _half(x)
-    z, kl = _codes_and_kl(model, x[: 2 * n])
-    first, second = z.split(n)
+    z, kl, _ = model.codes_and_kl(x[: 2 * n])
+    first, second = z[0].split(n)
     with _constant(discriminator):
         log_ratio = _log_odds(discriminator, first)
     reconstruction = model.log_likelihood(x[:n], first)
     loss = gamma * log_ratio + kl[:n] - reconstruction
-    of_d = _log_odds(discriminator, torch.cat([first, permute_dimensions(second)]).detach())
-    return FactorLosses(loss, discriminator_loss(*of_d.split(n)), log_ratio.detach())
+    of_d = _log_loss(discriminator, first.detach(), second.detach())
+    return FactorLosses(loss, of_d, log_ratio.detach())
 
 
 def total_correlation_loss(model: Model, discriminator: nn.Module, x: Tensor) -> Tensor:
@@ -211,10 +206,8 @@ def total_correlation_loss(model: Model, discriminator: nn.Module, x: Tensor) ->
     """
     n = _half(x)
     with torch.no_grad():
-        z, _ = model.posterior(x[: 2 * n]).rsample_and_log_prob(1)
-        first, second = z[0].split(n)
-        both = torch.cat([first, permute_dimensions(second)])
-    return discriminator_loss(*_log_odds(discriminator, both).split(n))
+        z, _, _ = model.codes_and_kl(x[: 2 * n])
+    return _log_loss(discriminator, *z[0].split(n))
 
 
 def _half(x: Tensor) -> int:
@@ -224,17 +217,11 @@ def _half(x: Tensor) -> int:
     return len(x) // 2
 
 
-def _codes_and_kl(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
-    """One code of each point ``(N, M)``, and the KL term, exact where there is a closed form."""
-    posterior, prior = model.posterior(x), model.prior
-    if (q := getattr(posterior, "q", None)) is not None:
-        z = q.rsample()
-        try:
-            return z, kl_divergence(q, prior)
-        except NotImplementedError:
-            return z, q.log_prob(z) - prior.log_prob(z)
-    z, log_q = (drawn[0] for drawn in posterior.rsample_and_log_prob(1))
-    return z, log_q - prior.log_prob(z)
+def _log_loss(discriminator: nn.Module, first: Tensor, second: Tensor) -> Tensor:
+    """−log D(z) − log(1 − D(z̄)), z of the first half and z̄ the second with permuted dimensions."""
+    codes = torch.cat([first, permute_dimensions(second)])
+    real, fake = _log_odds(discriminator, codes).split(len(first))
+    return -logsigmoid(real) - logsigmoid(-fake)
 
 
 def _log_odds(discriminator: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
