@@ -39,6 +39,23 @@ from dgm_course.density_ratio import (
     total_variation,
     two_sample_test,
 )
+from dgm_course.disentanglement import (
+    Factors,
+    annealed_capacity,
+    capacity_elbo,
+    factor_elbo,
+    factor_losses,
+    heat_maps,
+    information_bound,
+    majority_vote,
+    mutual_information_gap,
+    pair_metric,
+    permute_dimensions,
+    table_information,
+    tcvae_elbo,
+    total_correlation_loss,
+    traversals,
+)
 from dgm_course.flows import (
     ActNorm,
     Affine,
@@ -62,11 +79,14 @@ from dgm_course.flows import (
     glow,
     image_orders,
     realnvp,
+    rotate_prior,
 )
 from dgm_course.gan import (
     DCGANDiscriminator,
     DCGANGenerator,
     FeatureQuantizer,
+    InfoGAN,
+    LatentCodes,
     MinibatchDiscrimination,
     StyleGenerator,
     VirtualBatchNorm,
@@ -113,6 +133,7 @@ from dgm_course.sequences import (
 from dgm_course.training import seed_everything
 from dgm_course.vae import (
     AggregatedPosterior,
+    ElboTerms,
     GaussianVAE,
     active_units,
     activity,
@@ -121,6 +142,7 @@ from dgm_course.vae import (
     free_bits,
     gaussian_elbo,
     importance_weighted_bound,
+    kl_terms,
     log_prob_by_quadrature,
     reparameterised,
     score_function,
@@ -147,12 +169,16 @@ BAYES, SIMULATED = AVB(lambda x, z: z.sum(-1), *IMPLICIT), JointAVB(torch.square
 EXACT = grid_posterior(Independent(Normal(torch.zeros(2), 1.0), 1).log_prob, ((-6, 6), (-6, 6)))
 DCGAN, GRID = DCGANGenerator(8), data.gaussian_grid_density()
 STYLE = StyleGenerator(8, 2, n_features=4)
+INFO_GAN = InfoGAN(DCGANGenerator(8, 4), DCGANDiscriminator(8), LatentCodes([2]), z_dim=2)
 PATCHES, VQ_TOKENS = PatchTokens(4, 3, n_levels=4), ModelTokens(VQ)
 # Two words of a caption, one patch of an image: V = 2 + 4 + 1, T = 2 + 1.
 PICTURES = DALLE(GPT(7, 3, 1, 2, 4), PATCHES, n_words=2, n_text=2, size=(1, 1))
 WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
 TOKENS, WORDS = torch.zeros(6, 3, dtype=torch.long), GPT(4, 5, 1, 2, 4)
 HEADS = torch.zeros(1, 2, 5, 1)
+TURN = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
+TERMS, KINDS = ElboTerms(X[:, 0], X[:, 1]), torch.tensor([0, 1]).repeat(3)[:, None]
+CODE_LOG_ODDS = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0))
 
 
 @pytest.mark.parametrize(
@@ -226,6 +252,11 @@ HEADS = torch.zeros(1, 2, 5, 1)
         (lambda n: DiscreteVAE(4, n), "n_codes"),
         (lambda n: VQ.sample(n, (3, 3), Uniform(4)), "n"),
         (GumbelSoftmax(X).rsample, "n_samples"),
+        (lambda n: pair_metric(X, KINDS, n_points=n), "n_points"),
+        (lambda n: pair_metric(X, KINDS, n_pairs=n), "n_pairs"),
+        (lambda n: majority_vote(X, KINDS, n_rows=n), "n_rows"),
+        (lambda n: mutual_information_gap(Q, KINDS, n_samples=0 if n is None else n), "n_samples"),
+        (lambda n: annealed_capacity(1, n, 1.0), "n_steps"),
         (data.LaggedProcess, "lag"),
         (lambda n: data.gaussian_grid(n, 0), "n"),
         (lambda n: data.gaussian_grid_density(n), "side"),
@@ -241,6 +272,8 @@ HEADS = torch.zeros(1, 2, 5, 1)
         (STYLE.noise, "n"),
         (STYLE.draw_styles, "n"),
         (lambda n: MinibatchDiscrimination(2, n), "n_kernels"),
+        (LatentCodes([2]).sample, "n"),
+        (INFO_GAN.make, "n"),
         (lambda n: VirtualBatchNorm(2, n), "n_reference"),
         (lambda n: path(simultaneous, bilinear_game(), X, 0.1, n), "n_steps"),
         (lambda n: interpolate(X, X, n), "n"),
@@ -328,6 +361,8 @@ TENSORS = [
     (MinibatchDiscrimination(2), X, "h"),
     (VirtualBatchNorm(2, 2), X, "x"),
     (DCGAN, X, "z"),
+    (LatentCodes([], 2).as_inputs, X, "c"),
+    (lambda x: LatentCodes([], 2).log_q(x, X), X.repeat(1, 2), "parameters"),
     (DCGANDiscriminator(8), X, "x"),
     (FeatureQuantizer(DCGANDiscriminator(8, 1), CODES), X, "x"),
     (STYLE, X, "z"),
@@ -362,6 +397,23 @@ TENSORS = [
     (entropy, X, "z"),
     (lambda x: gaussian_log_ratio(x, 0.0, 1.0), X, "z"),
     (lambda x: data.Epidemic(2).log_likelihood(x, X[None, :, :1]), X[:, :1], "x"),
+    (lambda x: kl_terms(Q, x), X, "z"),
+    (lambda x: capacity_elbo(TERMS._replace(kl=x), 1, 1), X[0], "terms' kl"),
+    (lambda x: factor_elbo(TERMS, x, 1), X[:, 0], "log_ratio"),
+    (lambda x: factor_losses(VAE, CODE_LOG_ODDS, x, 1), X, "x"),
+    (lambda x: total_correlation_loss(VAE, CODE_LOG_ODDS, x), X, "x"),
+    (permute_dimensions, X, "z"),
+    (lambda x: tcvae_elbo(x, kl_terms(Q, X), 1), X[:, 0], "reconstruction"),
+    (lambda x: pair_metric(x, KINDS), X, "codes"),
+    (lambda x: majority_vote(X, x), KINDS, "factors"),
+    (lambda x: mutual_information_gap(Q, x), KINDS, "factors"),
+    (Factors, KINDS, "factors"),
+    (lambda x: information_bound(x, Normal(0.0, 1.0)), X[:, 0], "log_q"),
+    (table_information, X, "joint"),
+    (lambda x: traversals(VAE.mean, x, [0.0]), X[0], "z"),
+    (lambda x: heat_maps(x, KINDS[:, 0], KINDS[:, 0]), X, "codes"),
+    (lambda x: heat_maps(X, KINDS[:, 0], x), KINDS[:, 0], "y"),
+    (rotate_prior(Independent(Normal(torch.zeros(2).double(), 1.0), 1), TURN), X, "z"),
     (collapse_costs, torch.eye(2), "covariance"),
     (CODES, X, "h"),
     (CODES.perplexity, IMAGES, "indices"),

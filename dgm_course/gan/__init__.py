@@ -13,6 +13,7 @@ from dgm_course.gan.dynamics import (
 )
 from dgm_course.gan.feature_quantizer import FeatureQuantizer, QuantizedScores
 from dgm_course.gan.game import GameHistory, Player, Round, game_steps, play
+from dgm_course.gan.infogan import CodedSamples, InfoGAN, LatentCodes
 from dgm_course.gan.line_critic import (
     LineCritic,
     interpolates_density,
@@ -66,12 +67,15 @@ from dgm_course.losses import (
 )
 
 __all__ = [
+    "CodedSamples",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "FactorControl",
     "FeatureQuantizer",
     "GameHistory",
     "HistoricalAverage",
+    "InfoGAN",
+    "LatentCodes",
     "LineCritic",
     "LineDistances",
     "Matching",
