@@ -60,13 +60,25 @@ from dgm_course.gan import (
     MinibatchDiscrimination,
     VirtualBatchNorm,
     bilinear_game,
+    clip_weights,
     dirac_gan,
     feature_matching_loss,
     gradient_penalty,
     interpolate,
+    interpolates_density,
+    lipschitz_estimate,
     mode_report,
+    optimal_critic,
+    optimal_matching,
+    parallel_lines,
     path,
+    penalised_critic,
+    random_interpolates,
     simultaneous,
+    spectrally_normalised,
+    transport_critic,
+    transport_plan,
+    wasserstein_distance,
 )
 from dgm_course.mixtures import GaussianMixture, MeanFieldGaussian
 from dgm_course.sequences import (
@@ -113,6 +125,7 @@ MIXTURE = GaussianMixture(1).fit(X)
 CODES = VectorQuantizer(4, 2)
 VQ = VQVAE(4, CODES, n_features=4, n_halvings=0)
 BRACKETS, TEXT = data.Brackets(), data.to_tokens("abab")
+STANDARD, EVEN = Normal(0.0, 1.0), torch.tensor([0.5, 0.5])
 DCGAN, GRID = DCGANGenerator(8), data.gaussian_grid_density()
 PATCHES, VQ_TOKENS = PatchTokens(4, 3, n_levels=4), ModelTokens(VQ)
 # Two words of a caption, one patch of an image: V = 2 + 4 + 1, T = 2 + 1.
@@ -195,6 +208,7 @@ HEADS = torch.zeros(1, 2, 5, 1)
         (lambda n: VirtualBatchNorm(2, n), "n_reference"),
         (lambda n: path(simultaneous, bilinear_game(), X, 0.1, n), "n_steps"),
         (lambda n: interpolate(X, X, n), "n"),
+        (lambda n: spectrally_normalised(torch.nn.Linear(2, 1), n), "n_iterations"),
         (data.Chirps, "period"),
         (lambda n: data.MarkovChain.random(3, n, generator=0), "order"),
         (data.Brackets, "n_kinds"),
@@ -233,6 +247,8 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
         (lambda v: path(simultaneous, bilinear_game(), X, v, 3), "eta"),
         (lambda v: mode_report(X, GRID, within=v), "within"),
         (lambda v: VirtualBatchNorm(2, 2, v), "eps"),
+        (lambda v: clip_weights(torch.optim.SGD([X]), v), "c"),
+        (lambda v: penalised_critic(STANDARD, STANDARD, X[0], v), "weight"),
         (lambda v: linear_student_optimum([0.5], v, 2), "sigma"),
     ],
 )
@@ -278,6 +294,17 @@ TENSORS = [
     (dirac_gan(), X, "w"),
     (lambda x: mode_report(x, GRID), X, "x"),
     (lambda x: interpolate(X, x, 3), X, "b"),
+    (lambda x: losses.critic_loss(X[0], x), X[0], "fake"),
+    (lambda x: random_interpolates(X, x), X, "fake"),
+    (lambda x: lipschitz_estimate(torch.sum, x), X, "x"),
+    (lambda x: wasserstein_distance(x, X), X, "x"),
+    (lambda x: optimal_matching(X, x), X, "y"),
+    (lambda x: transport_plan(x, EVEN, EVEN), X[:2], "cost"),
+    (lambda x: transport_plan(X[:2], x, EVEN), EVEN, "p"),
+    (lambda x: transport_critic(x, EVEN, EVEN), X[:2], "distance"),
+    (lambda x: optimal_critic(STANDARD, STANDARD, x), X[0], "x"),
+    (lambda x: interpolates_density(STANDARD, STANDARD, x), X[0], "x"),
+    (parallel_lines, X[0], "theta"),
     (lambda x: DensityRatio(Logistic(), n_folds=2).fit(X, x), X, "x_q"),
     (lambda x: kl_to_prior(X, X, x), X, "z_prior"),
     (total_correlation, X, "z"),

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import os
+import re
 import socket
 import struct
 import tarfile
@@ -588,7 +589,8 @@ BOMBS: dict[str, tuple[str, Callable[[], Tree]]] = {
         "60 notebooks",
         lambda: {"bad.zip": zipped({f"{i}.ipynb": ZEROS for i in range(60)})},
     ),
-    "overlapping": ("400 notebooks", lambda: {"bad.zip": overlapping(400)}),
+    # newer Pythons refuse such an archive themselves
+    "overlapping": ("400 notebooks|Overlapped entries", lambda: {"bad.zip": overlapping(400)}),
     "too large": ("2000000 bytes, the limit is", lambda: {"bad.zip": lying(2_000_000)}),
     "claims to be small": ("Bad CRC", lambda: {"bad.zip": lying(100)}),
     "bzip2, claims to be small": (
@@ -656,7 +658,7 @@ def test_what_is_unpacked_is_bounded(
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert said in found["bad"][2]
+    assert re.search(said, found["bad"][2])
     assert found["anna"] == (b"anna", b"", "")
     assert len({*digests}) == 2
     assert listed < 5_000_000

@@ -1,11 +1,13 @@
 """Critics on the line: quadrature against quadrature, each slope the best at its point."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from scipy import integrate, stats
+from scipy import integrate, optimize, stats
+from scipy.special import ndtr
 from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
@@ -38,32 +40,20 @@ CASES = {  # p, q, W₁, and the penalised value / W₁ at λ = 0.1, 1, 10
 X = torch.linspace(-4, 4, 81)
 
 
-def brute(p, q, n=4001):
-    """ΔF, ρ and points, by the trapezoid rule on even grids, from SciPy's functions."""
-    parts = [
-        [(w, stats.norm(m, s)) for w, m, s in zip(*np.atleast_1d(*of), strict=True)]
-        for of in map(mixture, (p, q))
-    ]
-    low, high = (f(part.mean() + 9 * side * part.std() for of in parts for _, part in of)
-                 for f, side in ((min, -1), (max, 1)))  # fmt: skip
-    x = np.linspace(low, high, n)
-    gap = sum(w * part.cdf(x) for w, part in parts[1]) - sum(
-        w * part.cdf(x) for w, part in parts[0]
-    )
-    eps = np.linspace(0, 1, 1501)[:, None]
-    rho = sum(
-        w * v * np.trapezoid(
-            stats.norm.pdf(
-                x,
-                eps * one.mean() + (1 - eps) * other.mean(),
-                np.hypot(eps * one.std(), (1 - eps) * other.std()),
-            ),
-            eps,
-            axis=0,
-        )
-        for w, one in parts[0]
-        for v, other in parts[1]
-    )  # fmt: skip
+def brute(p, q, n=1201):
+    """Points, ΔF and ρ there, by Simpson's rule in ε, from SciPy's functions."""
+    one, other = (list(zip(*np.atleast_1d(*mixture(of)), strict=True)) for of in (p, q))
+    ends = [m + 9 * side * s for _, m, s in one + other for side in (-1, 1)]
+    x = np.linspace(min(ends), max(ends), n)
+    eps = np.linspace(0, 1, 801)[:, None]
+    gap = sum(v * ndtr((x - nu) / t) for v, nu, t in other)
+    gap -= sum(w * ndtr((x - mu) / s) for w, mu, s in one)
+    rho = np.zeros(n)
+    for (w, mu, s), (v, nu, t) in itertools.product(one, other):
+        scale = np.hypot(eps * s, (1 - eps) * t)
+        z = (x - eps * mu - (1 - eps) * nu) / scale
+        pdf = np.exp(-(z**2) / 2) / scale / math.sqrt(2 * math.pi)
+        rho += w * v * integrate.simpson(pdf, x=eps[:, 0], axis=0)
     return x, gap, rho
 
 
@@ -80,10 +70,14 @@ def mixture(d):
 @pytest.mark.parametrize("case", CASES)
 def test_the_best_critics_value_is_the_distance(case):
     p, q, distance, _ = CASES[case]
-    x, gap, _ = brute(p, q, 200_001) if case == "two" else (None, None, None)
-    expected = np.trapezoid(np.abs(gap), x) if distance is None else distance
-    assert optimal_critic(p, q, X).value == pytest.approx(expected, abs=1e-8)
-    assert optimal_critic(q, p, X).value == pytest.approx(expected, abs=1e-8)
+    if distance is None:
+        rough, gap, _ = brute(p, q)
+        roots = rough[:-1][np.diff(np.sign(gap)) != 0] + 0.01
+        gap = lambda x: q.cdf(number(x)).item() - p.cdf(number(x)).item()  # noqa: E731
+        ends = [-9.0, *(optimize.brentq(gap, r - 0.03, r + 0.03) for r in roots), 9.0]
+        distance = sum(abs(integrate.quad(gap, *pair)[0]) for pair in itertools.pairwise(ends))
+    assert optimal_critic(p, q, X).value == pytest.approx(distance, abs=1e-8)
+    assert optimal_critic(q, p, X).value == pytest.approx(distance, abs=1e-8)
 
 
 def test_it_points_from_the_samples_to_the_data():
@@ -103,9 +97,13 @@ def test_it_points_from_the_samples_to_the_data():
 # --- random interpolates --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_interpolates_density_has_the_moments_of_their_definition(case):
-    p, q, *_ = CASES[case]
+UNEVEN = MixtureSameFamily(Categorical(number([0.3, 0.7])), normal([-1.0, 2.0], [0.3, 0.6]))
+
+
+@pytest.mark.parametrize(
+    ("p", "q"), [*(case[:2] for case in CASES.values()), (normal(1.0, 0.4), UNEVEN), (UNEVEN, TWO)]
+)
+def test_the_interpolates_density_has_the_moments_of_their_definition(p, q):
     x = torch.linspace(-10, 12, 8001, dtype=torch.float64)
     rho = interpolates_density(p, q, x)
     m, n = p.mean.item(), q.mean.item()
@@ -116,7 +114,7 @@ def test_the_interpolates_density_has_the_moments_of_their_definition(case):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [((0, 1), (2, 1)), ((0, 1), (0, 0.01)), ((0, 0.02), (9, 0.02))]
+    ("one", "other"), [((0, 1), (2, 0.3)), ((0, 1), (0, 0.01)), ((0, 0.02), (9, 0.02))]
 )
 def test_the_interpolates_density_is_the_integral_at_each_point(one, other):
     (m, s), (n, t) = one, other
@@ -129,12 +127,6 @@ def test_the_interpolates_density_is_the_integral_at_each_point(one, other):
         expected = sum(integrate.quad(rho, a, b, epsrel=1e-12)[0] for a, b in zip(ends, ends[1:]))  # noqa: B905, RUF007
         found = interpolates_density(normal(m, s), normal(n, t), number([x]))
         assert found.item() == pytest.approx(expected, rel=1e-8, abs=1e-30)
-
-
-def test_its_memory_is_bounded():
-    rho = interpolates_density(normal(0.0, 0.01), normal(1.0, 0.01), torch.linspace(0, 1, 20_000))
-    assert rho.shape == (20_000,)
-    assert rho[10_000].item() == pytest.approx(1.0, abs=1e-3)
 
 
 # --- with a penalty -------------------------------------------------------------------------------
@@ -162,7 +154,7 @@ def test_the_penalised_value(case, weight):
 def test_each_slope_is_the_best_at_its_point(case, weight):
     """Of ΔF s − λ ρ (|s| − 1)², which no other point's slope enters; one-sided too."""
     p, q, *_ = CASES[case]
-    x, gap, rho = (torch.as_tensor(part)[1000:3001:250, None] for part in brute(p, q))
+    x, gap, rho = (torch.as_tensor(part)[301:902:75, None] for part in brute(p, q))
     slope, wrong = (
         penalised_critic(p, q, x[:, 0], weight, branch=branch).slope[:, None]
         for branch in ("right", "wrong")
@@ -191,7 +183,7 @@ def test_the_value_is_no_matter_of_the_points(branch):
     assert some.value == others.value
     assert torch.equal(some.slope[:2], others.slope)
     far = penalised_critic(p, q, torch.tensor([-90.0, 90.0]), 0.5)
-    assert far.slope.abs().tolist() == [1.0, 1.0]  # no interpolate lies there
+    assert far.slope.tolist() == [0.0, 0.0]  # and no NaN
 
 
 # --- trained --------------------------------------------------------------------------------------
@@ -199,10 +191,13 @@ def test_the_value_is_no_matter_of_the_points(branch):
 
 @pytest.mark.parametrize("case", ["shift", "narrow", "scale"])
 def test_a_trained_critic_has_the_value_of_the_closed_form(case):
-    """One-sided: the two-sided one stays on the wrong branch in every second run."""
+    """One-sided: the two-sided one stays on the wrong branch in every second run.
+
+    With λ = 3 the value is 8 to 35 % above W₁, and five seeds of each are within 1.3 % of it.
+    """
     p, q, *_ = CASES[case]
-    found = trained(p, q, 1.0, seed=0)
-    assert found == pytest.approx(penalised_critic(p, q, X, 1.0).value, rel=0.05)
+    found = trained(p, q, 3.0, seed=0)
+    assert found == pytest.approx(penalised_critic(p, q, X, 3.0).value, rel=0.05)
 
 
 def trained(p, q, weight, seed, *, one_sided=True, n_steps=700):
