@@ -87,7 +87,7 @@ EXERCISES = {
             "    f_b = (b[:, None] <= both[:-1]).double().mean(0)\n"
             "    return ((f_a - f_b).abs() * both.diff()).sum()",
             "def w1_of_samples(a, b):\n"
-            "    return float(np.abs(np.sort(np.array(a)) - np.sort(np.array(b))).mean())",
+            "    return float(np.abs(np.sort(a.numpy()) - np.sort(b.numpy())).mean())",
         ],
     ),
     "end_of_descent": (
