@@ -57,13 +57,17 @@ from dgm_course.flows import (
 from dgm_course.gan import (
     DCGANDiscriminator,
     DCGANGenerator,
+    FeatureQuantizer,
     MinibatchDiscrimination,
+    StyleGenerator,
     VirtualBatchNorm,
+    adain,
     bilinear_game,
     dirac_gan,
     feature_matching_loss,
     gradient_penalty,
     interpolate,
+    mix_styles,
     mode_report,
     path,
     simultaneous,
@@ -114,6 +118,7 @@ CODES = VectorQuantizer(4, 2)
 VQ = VQVAE(4, CODES, n_features=4, n_halvings=0)
 BRACKETS, TEXT = data.Brackets(), data.to_tokens("abab")
 DCGAN, GRID = DCGANGenerator(8), data.gaussian_grid_density()
+STYLE = StyleGenerator(8, 2, n_features=4)
 PATCHES, VQ_TOKENS = PatchTokens(4, 3, n_levels=4), ModelTokens(VQ)
 # Two words of a caption, one patch of an image: V = 2 + 4 + 1, T = 2 + 1.
 PICTURES = DALLE(GPT(7, 3, 1, 2, 4), PATCHES, n_words=2, n_text=2, size=(1, 1))
@@ -191,6 +196,12 @@ HEADS = torch.zeros(1, 2, 5, 1)
         (DCGANGenerator, "size"),
         (lambda n: DCGANDiscriminator(8, n), "n_features"),
         (DCGAN.sample, "n"),
+        (StyleGenerator, "size"),
+        (lambda n: StyleGenerator(8, n), "z_dim"),
+        (lambda n: StyleGenerator(8, n_features=n), "n_features"),
+        (STYLE.sample, "n"),
+        (STYLE.noise, "n"),
+        (STYLE.draw_styles, "n"),
         (lambda n: MinibatchDiscrimination(2, n), "n_kernels"),
         (lambda n: VirtualBatchNorm(2, n), "n_reference"),
         (lambda n: path(simultaneous, bilinear_game(), X, 0.1, n), "n_steps"),
@@ -275,6 +286,11 @@ TENSORS = [
     (VirtualBatchNorm(2, 2), X, "x"),
     (DCGAN, X, "z"),
     (DCGANDiscriminator(8), X, "x"),
+    (FeatureQuantizer(DCGANDiscriminator(8, 1), CODES), X, "x"),
+    (STYLE, X, "z"),
+    (STYLE.synthesise, X[:, None], "styles"),
+    (lambda x: adain(X[..., None, None].expand(6, 2, 2, 2), x, X), X, "scale"),
+    (lambda x: mix_styles(X[:, None], x, 1), X[:, None], "b"),
     (dirac_gan(), X, "w"),
     (lambda x: mode_report(x, GRID), X, "x"),
     (lambda x: interpolate(X, x, 3), X, "b"),

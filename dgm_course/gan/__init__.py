@@ -11,9 +11,17 @@ from dgm_course.gan.dynamics import (
     path,
     simultaneous,
 )
+from dgm_course.gan.feature_quantizer import FeatureQuantizer, QuantizedScores
 from dgm_course.gan.game import GameHistory, Player, Round, game_steps, play
 from dgm_course.gan.measures import ModeReport, interpolate, mode_report
 from dgm_course.gan.penalties import gradient_penalty
+from dgm_course.gan.style import (
+    FactorControl,
+    StyleGenerator,
+    adain,
+    factor_control,
+    mix_styles,
+)
 from dgm_course.gan.techniques import (
     HistoricalAverage,
     MinibatchDiscrimination,
@@ -26,26 +34,33 @@ from dgm_course.losses import discriminator_loss, generator_loss, optimal_discri
 __all__ = [
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "FactorControl",
+    "FeatureQuantizer",
     "GameHistory",
     "HistoricalAverage",
     "MinibatchDiscrimination",
     "ModeReport",
     "Player",
+    "QuantizedScores",
     "ReferenceBatch",
     "Round",
+    "StyleGenerator",
     "VirtualBatchNorm",
+    "adain",
     "alternating",
     "bilinear_game",
     "dirac_gan",
     "discriminator_loss",
     "eigenvalues",
     "extragradient",
+    "factor_control",
     "feature_matching_loss",
     "game_field",
     "game_steps",
     "generator_loss",
     "gradient_penalty",
     "interpolate",
+    "mix_styles",
     "mode_report",
     "optimal_discriminator",
     "path",
