@@ -15,6 +15,12 @@ from dgm_course.gan.feature_quantizer import FeatureQuantizer, QuantizedScores
 from dgm_course.gan.game import GameHistory, Player, Round, game_steps, play
 from dgm_course.gan.measures import ModeReport, interpolate, mode_report
 from dgm_course.gan.penalties import gradient_penalty
+from dgm_course.gan.quality import (
+    PrecisionRecall,
+    frechet_distance,
+    gaussian_frechet_distance,
+    precision_recall,
+)
 from dgm_course.gan.style import (
     FactorControl,
     StyleGenerator,
@@ -41,6 +47,7 @@ __all__ = [
     "MinibatchDiscrimination",
     "ModeReport",
     "Player",
+    "PrecisionRecall",
     "QuantizedScores",
     "ReferenceBatch",
     "Round",
@@ -55,8 +62,10 @@ __all__ = [
     "extragradient",
     "factor_control",
     "feature_matching_loss",
+    "frechet_distance",
     "game_field",
     "game_steps",
+    "gaussian_frechet_distance",
     "generator_loss",
     "gradient_penalty",
     "interpolate",
@@ -65,5 +74,6 @@ __all__ = [
     "optimal_discriminator",
     "path",
     "play",
+    "precision_recall",
     "simultaneous",
 ]
