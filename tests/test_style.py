@@ -326,6 +326,7 @@ def test_a_hue_comes_round_and_what_cannot_be_seen_is_left_out():
     torch.testing.assert_close(found.share[:, 0], torch.tensor([0.5, 0, 2.5]).double())
     assert found.share[:, 1].tolist() == [2, 0, 1]
     assert found.n_pairs.tolist() == [4, 3]
+    assert found.change.tolist() == [pytest.approx(0.2), 1]
 
 
 def test_only_one_style_is_swapped_at_a_time_and_the_noise_is_held():
