@@ -24,10 +24,10 @@ EXERCISES = {
             "moments = np.array([2, 0.5])",
         ],
     ),
-    "hue_free": (
-        "hue_free = 4",
-        ["hue_free = 16", "hue_free = 8", "hue_free = 0", "hue_free = '4'"],
-        ["hue_free = g.sizes[0]", "hue_free = torch.tensor(4)", "hue_free = 4.0"],
+    "hue_holder": (
+        "hue_holder = 16",
+        ["hue_holder = 4", "hue_holder = 8", "hue_holder = 2", "hue_holder = '16'"],
+        ["hue_holder = g.sizes[-1]", "hue_holder = torch.tensor(16)", "hue_holder = 16.0"],
     ),
     "bias_of_100": (
         "bias_of_100 = 0.26",
