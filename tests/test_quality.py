@@ -181,6 +181,14 @@ def test_points_that_repeat_have_balls_of_radius_0():
     assert precision_recall(points(1, 1, 1), points(1, 1, 1.001), k=2) == (2 / 3, 1.0)
 
 
+def test_distances_far_from_the_origin_are_those_of_differences():
+    """By ‖x‖² + ‖y‖² − 2 xᵀy, 1000 away in single precision, a radius of 0 would be near 1."""
+    x = normal(10, 5).float() + 1000
+    copies = x.repeat(4, 1)
+    assert precision_recall(copies, copies.roll(1, 0)) == (1.0, 1.0)
+    assert precision_recall(copies, copies + 0.01) == (0.0, 0.0)
+
+
 def by_brute_force(real, generated, k):
     def distance(a, b):
         return sum((p - q) ** 2 for p, q in zip(a, b, strict=True))

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import conv2d, interpolate, leaky_relu, linear
+from torch.nn.utils import vector_to_parameters
 
+from dgm_course import data
 from dgm_course.gan import (
     DCGANGenerator,
     StyleGenerator,
@@ -398,3 +400,20 @@ STYLES = torch.zeros(2, 3, 6)
 def test_bad_input_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+# --- what is stored ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["long style", "long plain"])
+def test_a_stored_generator_draws_what_was_measured(name):
+    stored = data.results("style")
+    g = StyleGenerator(16) if name == "long style" else DCGANGenerator(16, 16, 27, 3)
+    vector = torch.from_numpy(stored[f"{name}/weights"])
+    assert vector.element_size() * len(vector) <= 200_000
+    kept = [*g.parameters(), *(b for b in g.buffers() if b.is_floating_point())]
+    vector_to_parameters(vector.float(), kept)
+    found = data.measured_factors((g.sample(2000, generator=0) + 1) / 2)
+    found = torch.stack([found[key][:200] for key in ("size", "x", "y", "hue")], 1)
+    expected = torch.from_numpy(stored[f"{name}/factors"][0]).double()
+    assert (found - expected).abs().quantile(0.99, 0).max() < 0.02

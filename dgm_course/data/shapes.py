@@ -207,11 +207,10 @@ def _hue(rgb: Tensor) -> Tensor:
     """The inverse of `_rgb` for colours ``(N, 3)`` of any saturation, in [−1/6, 5/6)."""
     chroma = rgb.amax(1) - rgb.amin(1)
     _check_each(chroma > 0, "colour", "grey")
-    # Between a channel at its peak and the higher of the other two lies the hue.
+    # The hue lies within 1/6 of the largest channel's peak, towards the higher of the other two.
     after, before = rgb.roll(-1, 1), rgb.roll(1, 1)
     hues = torch.arange(3).to(rgb) / 3 + (after - before) / (6 * chroma[:, None])
-    hue = hues.gather(1, rgb.argmax(1, keepdim=True)).squeeze(1)
-    return (hue + 1 / 6) % 1 - 1 / 6
+    return hues.gather(1, rgb.argmax(1, keepdim=True)).squeeze(1)
 
 
 def _check_factors(factors: Tensor) -> None:
