@@ -114,6 +114,33 @@ def discriminator_loss(
     )
 
 
+def critic_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """f(G(z)) − f(x) per pair, what Wasserstein's critic f minimises; the generator: −f(G(z)).
+
+    Its mean is −(E f(x) − E f(G(z))), minus the estimate of W₁, where no slope of f exceeds 1.
+    Scores are no logits: data should have the larger ones, and only differences count.
+
+    Source: Arjovsky, Chintala & Bottou 2017, equation 2, https://arxiv.org/abs/1701.07875.
+
+    Args:
+        real: scores f of data.
+        fake: scores of the generator's samples.
+
+    Shapes: both ``(N,)``, to ``(N,)``, in the units of x.
+
+    Raises:
+        ValueError: for scores of different shapes, or not floating-point.
+
+    Example:
+        >>> critic_loss(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 5.0]))
+        tensor([-2.,  2.])
+    """
+    check_floating(real, "real")
+    check_floating(fake, "fake")
+    check_same_shape("real", real, "fake", fake)
+    return fake - real
+
+
 def optimal_discriminator(
     log_p: Tensor, log_q: Tensor, *, alpha: float = 0.0, beta: float = 0.0
 ) -> Tensor:

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "runs": LOWER | FAMILIES,
 }
 ONLY_IN = {"matplotlib": "plots", "ipywidgets": "widgets"}
-NEVER_AT_TOP_LEVEL = {"sklearn", "pooch", "tqdm", "IPython", "nbgrader"}
+NEVER_AT_TOP_LEVEL = {"sklearn", "scipy", "pooch", "tqdm", "IPython", "nbgrader"}
 # The mixtures are scikit-learn estimators: they subclass its bases, in this file and no other.
 SUBCLASSES_SKLEARN = {"mixtures/mixture.py"}
 MAY_PRINT = {"claims", "cli"}

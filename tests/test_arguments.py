@@ -22,13 +22,39 @@ from dgm_course.codes import (
     VectorQuantizer,
 )
 from dgm_course.density_ratio import (
+    AVB,
     MLP,
     DensityRatio,
+    ImplicitPosterior,
+    JointAVB,
     Logistic,
+    PairCritic,
+    entropy,
     gan_value,
+    gaussian_log_ratio,
+    grid_posterior,
     kl_to_prior,
+    tempered,
     total_correlation,
+    total_variation,
     two_sample_test,
+)
+from dgm_course.disentanglement import (
+    Factors,
+    annealed_capacity,
+    capacity_elbo,
+    factor_elbo,
+    factor_losses,
+    heat_maps,
+    information_bound,
+    majority_vote,
+    mutual_information_gap,
+    pair_metric,
+    permute_dimensions,
+    table_information,
+    tcvae_elbo,
+    total_correlation_loss,
+    traversals,
 )
 from dgm_course.flows import (
     ActNorm,
@@ -53,27 +79,42 @@ from dgm_course.flows import (
     glow,
     image_orders,
     realnvp,
+    rotate_prior,
 )
 from dgm_course.gan import (
     DCGANDiscriminator,
     DCGANGenerator,
     FeatureQuantizer,
+    InfoGAN,
+    LatentCodes,
     MinibatchDiscrimination,
     StyleGenerator,
     VirtualBatchNorm,
     adain,
     bilinear_game,
+    clip_weights,
     dirac_gan,
     feature_matching_loss,
     frechet_distance,
     gaussian_frechet_distance,
     gradient_penalty,
     interpolate,
+    interpolates_density,
+    lipschitz_estimate,
     mix_styles,
     mode_report,
+    optimal_critic,
+    optimal_matching,
+    parallel_lines,
     path,
+    penalised_critic,
     precision_recall,
+    random_interpolates,
     simultaneous,
+    spectrally_normalised,
+    transport_critic,
+    transport_plan,
+    wasserstein_distance,
 )
 from dgm_course.mixtures import GaussianMixture, MeanFieldGaussian
 from dgm_course.sequences import (
@@ -92,6 +133,7 @@ from dgm_course.sequences import (
 from dgm_course.training import seed_everything
 from dgm_course.vae import (
     AggregatedPosterior,
+    ElboTerms,
     GaussianVAE,
     active_units,
     activity,
@@ -100,6 +142,7 @@ from dgm_course.vae import (
     free_bits,
     gaussian_elbo,
     importance_weighted_bound,
+    kl_terms,
     log_prob_by_quadrature,
     reparameterised,
     score_function,
@@ -120,14 +163,22 @@ MIXTURE = GaussianMixture(1).fit(X)
 CODES = VectorQuantizer(4, 2)
 VQ = VQVAE(4, CODES, n_features=4, n_halvings=0)
 BRACKETS, TEXT = data.Brackets(), data.to_tokens("abab")
+STANDARD, EVEN = Normal(0.0, 1.0), torch.tensor([0.5, 0.5])
+IMPLICIT = (ImplicitPosterior(2, 2), PairCritic(2, 2), Independent(Normal(torch.zeros(2), 1.0), 1))
+BAYES, SIMULATED = AVB(lambda x, z: z.sum(-1), *IMPLICIT), JointAVB(torch.square, *IMPLICIT)
+EXACT = grid_posterior(Independent(Normal(torch.zeros(2), 1.0), 1).log_prob, ((-6, 6), (-6, 6)))
 DCGAN, GRID = DCGANGenerator(8), data.gaussian_grid_density()
 STYLE = StyleGenerator(8, 2, n_features=4)
+INFO_GAN = InfoGAN(DCGANGenerator(8, 4), DCGANDiscriminator(8), LatentCodes([2]), z_dim=2)
 PATCHES, VQ_TOKENS = PatchTokens(4, 3, n_levels=4), ModelTokens(VQ)
 # Two words of a caption, one patch of an image: V = 2 + 4 + 1, T = 2 + 1.
 PICTURES = DALLE(GPT(7, 3, 1, 2, 4), PATCHES, n_words=2, n_text=2, size=(1, 1))
 WAVENET, CHAIN = WaveNet(2, 3), data.MarkovChain([[0.9, 0.1], [0.1, 0.9]])
 TOKENS, WORDS = torch.zeros(6, 3, dtype=torch.long), GPT(4, 5, 1, 2, 4)
 HEADS = torch.zeros(1, 2, 5, 1)
+TURN = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
+TERMS, KINDS = ElboTerms(X[:, 0], X[:, 1]), torch.tensor([0, 1]).repeat(3)[:, None]
+CODE_LOG_ODDS = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0))
 
 
 @pytest.mark.parametrize(
@@ -159,6 +210,14 @@ HEADS = torch.zeros(1, 2, 5, 1)
         (lambda n: PixelCNN(4, n_features=n), "n_features"),
         (lambda n: MLP(hidden=n), "hidden"),
         (lambda n: two_sample_test(X, X, n_permutations=n), "n_permutations"),
+        (lambda n: ImplicitPosterior(2, 2, n), "noise_dim"),
+        (lambda n: PairCritic(2, 2, n), "hidden"),
+        (lambda n: BAYES.estimate(X, n), "n_samples"),
+        (lambda n: SIMULATED.critic_loss(X, n), "n_samples"),
+        (lambda n: tempered(0, n), "n_steps"),
+        (lambda n: total_variation(X, EXACT, n), "n_cells"),
+        (lambda n: entropy(X, n), "k"),
+        (data.Epidemic, "n_people"),
         (WaveNet, "n_layers"),
         (lambda n: WAVENET.sample(n, 5), "n"),
         (lambda n: WAVENET.sample(2, n), "length"),
@@ -193,6 +252,11 @@ HEADS = torch.zeros(1, 2, 5, 1)
         (lambda n: DiscreteVAE(4, n), "n_codes"),
         (lambda n: VQ.sample(n, (3, 3), Uniform(4)), "n"),
         (GumbelSoftmax(X).rsample, "n_samples"),
+        (lambda n: pair_metric(X, KINDS, n_points=n), "n_points"),
+        (lambda n: pair_metric(X, KINDS, n_pairs=n), "n_pairs"),
+        (lambda n: majority_vote(X, KINDS, n_rows=n), "n_rows"),
+        (lambda n: mutual_information_gap(Q, KINDS, n_samples=0 if n is None else n), "n_samples"),
+        (lambda n: annealed_capacity(1, n, 1.0), "n_steps"),
         (data.LaggedProcess, "lag"),
         (lambda n: data.gaussian_grid(n, 0), "n"),
         (lambda n: data.gaussian_grid_density(n), "side"),
@@ -208,9 +272,12 @@ HEADS = torch.zeros(1, 2, 5, 1)
         (STYLE.noise, "n"),
         (STYLE.draw_styles, "n"),
         (lambda n: MinibatchDiscrimination(2, n), "n_kernels"),
+        (LatentCodes([2]).sample, "n"),
+        (INFO_GAN.make, "n"),
         (lambda n: VirtualBatchNorm(2, n), "n_reference"),
         (lambda n: path(simultaneous, bilinear_game(), X, 0.1, n), "n_steps"),
         (lambda n: interpolate(X, X, n), "n"),
+        (lambda n: spectrally_normalised(torch.nn.Linear(2, 1), n), "n_iterations"),
         (lambda n: precision_recall(X, X, n), "k"),
         (data.Chirps, "period"),
         (lambda n: data.MarkovChain.random(3, n, generator=0), "order"),
@@ -250,6 +317,9 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
         (lambda v: path(simultaneous, bilinear_game(), X, v, 3), "eta"),
         (lambda v: mode_report(X, GRID, within=v), "within"),
         (lambda v: VirtualBatchNorm(2, 2, v), "eps"),
+        (lambda v: clip_weights(torch.optim.SGD([X]), v), "c"),
+        (lambda v: penalised_critic(STANDARD, STANDARD, X[0], v), "weight"),
+        (lambda v: tempered(0, 5, share=v), "share"),
         (lambda v: linear_student_optimum([0.5], v, 2), "sigma"),
     ],
 )
@@ -291,6 +361,8 @@ TENSORS = [
     (MinibatchDiscrimination(2), X, "h"),
     (VirtualBatchNorm(2, 2), X, "x"),
     (DCGAN, X, "z"),
+    (LatentCodes([], 2).as_inputs, X, "c"),
+    (lambda x: LatentCodes([], 2).log_q(x, X), X.repeat(1, 2), "parameters"),
     (DCGANDiscriminator(8), X, "x"),
     (FeatureQuantizer(DCGANDiscriminator(8, 1), CODES), X, "x"),
     (STYLE, X, "z"),
@@ -300,6 +372,17 @@ TENSORS = [
     (dirac_gan(), X, "w"),
     (lambda x: mode_report(x, GRID), X, "x"),
     (lambda x: interpolate(X, x, 3), X, "b"),
+    (lambda x: losses.critic_loss(X[0], x), X[0], "fake"),
+    (lambda x: random_interpolates(X, x), X, "fake"),
+    (lambda x: lipschitz_estimate(torch.sum, x), X, "x"),
+    (lambda x: wasserstein_distance(x, X), X, "x"),
+    (lambda x: optimal_matching(X, x), X, "y"),
+    (lambda x: transport_plan(x, EVEN, EVEN), X[:2], "cost"),
+    (lambda x: transport_plan(X[:2], x, EVEN), EVEN, "p"),
+    (lambda x: transport_critic(x, EVEN, EVEN), X[:2], "distance"),
+    (lambda x: optimal_critic(STANDARD, STANDARD, x), X[0], "x"),
+    (lambda x: interpolates_density(STANDARD, STANDARD, x), X[0], "x"),
+    (parallel_lines, X[0], "theta"),
     (lambda x: frechet_distance(X, x), X, "y"),
     (lambda x: gaussian_frechet_distance(x, X.T @ X, X[0], X.T @ X), X[0], "mean_x"),
     (lambda x: gaussian_frechet_distance(X[0], X.T @ X, X[0], x), X.T @ X, "cov_y"),
@@ -307,6 +390,30 @@ TENSORS = [
     (lambda x: DensityRatio(Logistic(), n_folds=2).fit(X, x), X, "x_q"),
     (lambda x: kl_to_prior(X, X, x), X, "z_prior"),
     (total_correlation, X, "z"),
+    (BAYES.critic_loss, X, "x"),
+    (SIMULATED.posterior_loss, X, "x"),
+    (lambda x: PairCritic(2, 2)(x, X[None]), X, "x"),
+    (lambda x: total_variation(x, EXACT), X, "z"),
+    (entropy, X, "z"),
+    (lambda x: gaussian_log_ratio(x, 0.0, 1.0), X, "z"),
+    (lambda x: data.Epidemic(2).log_likelihood(x, X[None, :, :1]), X[:, :1], "x"),
+    (lambda x: kl_terms(Q, x), X, "z"),
+    (lambda x: capacity_elbo(TERMS._replace(kl=x), 1, 1), X[0], "terms' kl"),
+    (lambda x: factor_elbo(TERMS, x, 1), X[:, 0], "log_ratio"),
+    (lambda x: factor_losses(VAE, CODE_LOG_ODDS, x, 1), X, "x"),
+    (lambda x: total_correlation_loss(VAE, CODE_LOG_ODDS, x), X, "x"),
+    (permute_dimensions, X, "z"),
+    (lambda x: tcvae_elbo(x, kl_terms(Q, X), 1), X[:, 0], "reconstruction"),
+    (lambda x: pair_metric(x, KINDS), X, "codes"),
+    (lambda x: majority_vote(X, x), KINDS, "factors"),
+    (lambda x: mutual_information_gap(Q, x), KINDS, "factors"),
+    (Factors, KINDS, "factors"),
+    (lambda x: information_bound(x, Normal(0.0, 1.0)), X[:, 0], "log_q"),
+    (table_information, X, "joint"),
+    (lambda x: traversals(VAE.mean, x, [0.0]), X[0], "z"),
+    (lambda x: heat_maps(x, KINDS[:, 0], KINDS[:, 0]), X, "codes"),
+    (lambda x: heat_maps(X, KINDS[:, 0], x), KINDS[:, 0], "y"),
+    (rotate_prior(Independent(Normal(torch.zeros(2).double(), 1.0), 1), TURN), X, "z"),
     (collapse_costs, torch.eye(2), "covariance"),
     (CODES, X, "h"),
     (CODES.perplexity, IMAGES, "indices"),

@@ -24,6 +24,7 @@ from dgm_course.data.shapes import (
     render,
     shapes,
 )
+from dgm_course.data.simulators import Epidemic
 from dgm_course.data.stored import results
 from dgm_course.data.text import (
     compressed_nats,
@@ -62,6 +63,7 @@ __all__ = [
     "CaptionJudge",
     "Captioned",
     "Chirps",
+    "Epidemic",
     "Images",
     "LaggedProcess",
     "MarkovChain",
