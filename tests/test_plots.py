@@ -231,6 +231,19 @@ def test_images_stand_in_rows_a_pixel_apart(ax):
     assert ax.images[0].get_clim() == (0, 3)
 
 
+def test_images_in_colour_stand_on_white(ax):
+    pixels = np.zeros((2, 3, 2, 2, 3))
+    pixels[1, 2] = (1, 0.5, 0)
+    plots.image_table(ax, pixels, rows="ab", columns="xyz")
+    sheet = ax.images[0].get_array()
+    assert sheet.shape == (5, 8, 3)
+    assert sheet[4, 7].tolist() == [1, 0.5, 0]
+    assert not sheet[:2, :2].any()
+    assert (sheet[2] == 1).all()
+    assert (sheet[:, [2, 5]] == 1).all()
+    assert ax.get_yticks().tolist() == [0.5, 3.5]
+
+
 def test_bars_stack_and_move(ax):
     plots.bars(ax, [0, 1], [1, 2], label="a")
     plots.bars(ax, [0, 1], [3, 4], bottom=[1, 2], label="b", hatch="//")

@@ -113,12 +113,14 @@ def images(
 ) -> None:
     """Images ``(N, H, W)`` in rows of ``n_columns``, a pixel apart; ``top`` is the darkest level.
 
-    A NaN is drawn in blue: a pixel that is not known.
+    A NaN is drawn in blue: a pixel that is not known. Images ``(N, H, W, 3)`` are in colour, red,
+    green and blue in [0, 1], and none of this is asked of them.
     """
     pixels = np.asarray(pixels, dtype=float)
-    n, height, width = pixels.shape
+    n, height, width, *colour = pixels.shape
     n_rows = -(-n // n_columns)
-    sheet = np.zeros((n_rows * (height + 1) - 1, n_columns * (width + 1) - 1))
+    size = (n_rows * (height + 1) - 1, n_columns * (width + 1) - 1)
+    sheet = np.full((*size, *colour), 1.0 if colour else 0.0)  # white between them
     for i, image in enumerate(pixels):
         row, column = i // n_columns * (height + 1), i % n_columns * (width + 1)
         sheet[row : row + height, column : column + width] = image

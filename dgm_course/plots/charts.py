@@ -160,17 +160,17 @@ def image_table(
     """Images ``(N, H, W)``, or ``(rows, columns, H, W)``, in a table with named rows and columns.
 
     ``top`` is the darkest level, a NaN a pixel that is not known. Without names of the columns
-    give ``n_columns``.
+    give ``n_columns``. In colour they are ``(rows, columns, H, W, 3)``.
     """
     pixels = np.asarray(pixels, dtype=float)
-    if pixels.ndim == 4:
+    if pixels.ndim > 3:
         n_columns = pixels.shape[1]
         pixels = pixels.reshape(-1, *pixels.shape[2:])
     if n_columns is None:
         if columns is None:
             raise ValueError("image_table needs columns= or n_columns= for images (N, H, W)")
         n_columns = len(columns)
-    height, width = pixels.shape[1:]
+    height, width = pixels.shape[1:3]
     images(ax, pixels, n_columns=n_columns, top=top)
     if columns is not None:
         ax.set_xticks(np.arange(n_columns) * (width + 1) + (width - 1) / 2, columns)
