@@ -94,6 +94,13 @@ def test_it_points_from_the_samples_to_the_data():
     assert optimal_critic(TWO, TWO, X).value == 0
 
 
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_it_knows_its_way_where_a_distribution_function_is_1_to_the_bit(side):
+    far = side * torch.linspace(12, 30, 10, dtype=torch.float64)
+    points = far if side > 0 else far.flip(0)
+    assert (optimal_critic(normal(0.0, 1.0), normal(2.0, 1.0), points).slope == -1).all()
+
+
 # --- random interpolates --------------------------------------------------------------------------
 
 

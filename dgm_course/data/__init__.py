@@ -15,6 +15,16 @@ from dgm_course.data.captions import (
 from dgm_course.data.images import Images, binarise, digits
 from dgm_course.data.mnist import data_folder, fetch, mnist
 from dgm_course.data.series import ArProcess, Chirps, LaggedProcess, MarkovChain
+from dgm_course.data.shapes import (
+    FACTOR_RANGES,
+    SHAPE_NAMES,
+    Shapes,
+    all_shapes,
+    measured_factors,
+    render,
+    shapes,
+)
+from dgm_course.data.simulators import Epidemic
 from dgm_course.data.stored import results
 from dgm_course.data.text import (
     compressed_nats,
@@ -43,7 +53,9 @@ from dgm_course.data.toy import (
 __all__ = [
     "CAPTIONS",
     "ENERGIES",
+    "FACTOR_RANGES",
     "HELD_OUT",
+    "SHAPE_NAMES",
     "WORDS",
     "ArProcess",
     "Brackets",
@@ -51,9 +63,12 @@ __all__ = [
     "CaptionJudge",
     "Captioned",
     "Chirps",
+    "Epidemic",
     "Images",
     "LaggedProcess",
     "MarkovChain",
+    "Shapes",
+    "all_shapes",
     "binarise",
     "captioned_digits",
     "checkerboard",
@@ -70,11 +85,14 @@ __all__ = [
     "gaussian_grid",
     "gaussian_grid_density",
     "log_normaliser",
+    "measured_factors",
     "mnist",
     "ngram_nats",
     "pinwheel",
     "pydoc_text",
+    "render",
     "results",
+    "shapes",
     "spirals",
     "to_text",
     "to_tokens",

@@ -1,7 +1,17 @@
 """Ratios of densities that nobody can write down, from samples, by classification."""
 
+from dgm_course.density_ratio.against_exact import (
+    GridPosterior,
+    TotalVariation,
+    entropy,
+    gaussian_log_ratio,
+    grid_posterior,
+    total_variation,
+)
 from dgm_course.density_ratio.classifiers import MLP, Logistic, Network
 from dgm_course.density_ratio.discriminator import gan_value
+from dgm_course.density_ratio.implicit import AVB, JointAVB, tempered
+from dgm_course.density_ratio.pairs import ImplicitPosterior, PairCritic
 from dgm_course.density_ratio.ratio import (
     ContradictionWarning,
     DegenerateSupportWarning,
@@ -22,20 +32,31 @@ from dgm_course.losses import (
 )
 
 __all__ = [
+    "AVB",
     "MLP",
     "ContradictionWarning",
     "DegenerateSupportWarning",
     "DensityRatio",
+    "GridPosterior",
+    "ImplicitPosterior",
+    "JointAVB",
     "Logistic",
     "Network",
+    "PairCritic",
+    "TotalVariation",
     "TwoSampleTest",
     "brier_loss",
+    "entropy",
     "gan_value",
+    "gaussian_log_ratio",
     "generator_loss",
+    "grid_posterior",
     "hinge_loss",
     "kl_to_prior",
     "log_loss",
     "optimal_discriminator",
+    "tempered",
     "total_correlation",
+    "total_variation",
     "two_sample_test",
 ]

@@ -10,6 +10,7 @@ from dgm_course.flows.images import ActNorm, Conv1x1, ImageCoupling, Split, Sque
 from dgm_course.flows.linear import LuFlow, QrFlow
 from dgm_course.flows.multiscale import MultiScaleFlow, glow, realnvp
 from dgm_course.flows.planar import PlanarFlow
+from dgm_course.flows.rotated_prior import NormalScores, Rotation, rotate_prior
 from dgm_course.flows.sylvester import SylvesterFlow
 
 __all__ = [
@@ -29,9 +30,11 @@ __all__ = [
     "Made",
     "MixtureCdf",
     "MultiScaleFlow",
+    "NormalScores",
     "Permutation",
     "PlanarFlow",
     "QrFlow",
+    "Rotation",
     "Split",
     "Squeeze",
     "SylvesterFlow",
@@ -40,4 +43,5 @@ __all__ = [
     "image_orders",
     "realnvp",
     "reverse_kl",
+    "rotate_prior",
 ]

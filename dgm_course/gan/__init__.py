@@ -11,7 +11,9 @@ from dgm_course.gan.dynamics import (
     path,
     simultaneous,
 )
+from dgm_course.gan.feature_quantizer import FeatureQuantizer, QuantizedScores
 from dgm_course.gan.game import GameHistory, Player, Round, game_steps, play
+from dgm_course.gan.infogan import CodedSamples, InfoGAN, LatentCodes
 from dgm_course.gan.line_critic import (
     LineCritic,
     interpolates_density,
@@ -20,6 +22,19 @@ from dgm_course.gan.line_critic import (
 )
 from dgm_course.gan.measures import ModeReport, interpolate, mode_report
 from dgm_course.gan.penalties import gradient_penalty
+from dgm_course.gan.quality import (
+    PrecisionRecall,
+    frechet_distance,
+    gaussian_frechet_distance,
+    precision_recall,
+)
+from dgm_course.gan.style import (
+    FactorControl,
+    StyleGenerator,
+    adain,
+    factor_control,
+    mix_styles,
+)
 from dgm_course.gan.techniques import (
     HistoricalAverage,
     MinibatchDiscrimination,
@@ -52,21 +67,30 @@ from dgm_course.losses import (
 )
 
 __all__ = [
+    "CodedSamples",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "FactorControl",
+    "FeatureQuantizer",
     "GameHistory",
     "HistoricalAverage",
+    "InfoGAN",
+    "LatentCodes",
     "LineCritic",
     "LineDistances",
     "Matching",
     "MinibatchDiscrimination",
     "ModeReport",
     "Player",
+    "PrecisionRecall",
+    "QuantizedScores",
     "ReferenceBatch",
     "Round",
+    "StyleGenerator",
     "Transport",
     "TransportCritic",
     "VirtualBatchNorm",
+    "adain",
     "alternating",
     "bilinear_game",
     "clip_weights",
@@ -75,14 +99,18 @@ __all__ = [
     "discriminator_loss",
     "eigenvalues",
     "extragradient",
+    "factor_control",
     "feature_matching_loss",
+    "frechet_distance",
     "game_field",
     "game_steps",
+    "gaussian_frechet_distance",
     "generator_loss",
     "gradient_penalty",
     "interpolate",
     "interpolates_density",
     "lipschitz_estimate",
+    "mix_styles",
     "mode_report",
     "optimal_critic",
     "optimal_discriminator",
@@ -91,6 +119,7 @@ __all__ = [
     "path",
     "penalised_critic",
     "play",
+    "precision_recall",
     "random_interpolates",
     "simultaneous",
     "spectrally_normalised",

@@ -142,7 +142,7 @@ def spectrally_normalised(network: nn.Module, n_iterations: int = 1) -> nn.Modul
         UserWarning: for batch normalisation, which divides by what it finds.
 
     Example:
-        >>> layer = spectrally_normalised(nn.Linear(5, 3), 20)
+        >>> layer = spectrally_normalised(nn.Linear(5, 3), 500)
         >>> round(torch.linalg.matrix_norm(layer.weight, 2).item(), 4)
         1.0
     """

@@ -36,9 +36,11 @@ from dgm_course.vae.pixel_vae import PixelVAE
 from dgm_course.vae.pushed import PushedVAE
 from dgm_course.vae.surgery import (
     KLDecomposition,
+    KLTerms,
     decompose_kl,
     energy_plus_entropy,
     evidence_minus_posterior_kl,
+    kl_terms,
     reconstruction_minus_kl,
 )
 from dgm_course.vae.toy_posteriors import ToyModel, elbo_by_quadrature
@@ -54,6 +56,7 @@ __all__ = [
     "GaussianVAE",
     "HierarchicalVAE",
     "KLDecomposition",
+    "KLTerms",
     "LatentVariableModel",
     "LinearVAE",
     "LogProbability",
@@ -77,6 +80,7 @@ __all__ = [
     "gradient_by_enumeration",
     "importance_weighted_bound",
     "kl_per_dimension",
+    "kl_terms",
     "log_prob_by_importance",
     "log_prob_by_quadrature",
     "reconstruction_minus_kl",

@@ -267,18 +267,24 @@ class LatentVariableModel(nn.Module, ABC):
         Raises:
             ValueError: for a posterior whose codes or densities are of another shape.
         """
+        z, kl, is_exact = self.codes_and_kl(x, n_samples)
+        terms = ElboTerms if is_exact else SampledElboTerms
+        return terms(self.log_likelihood(x, z).mean(0), kl)
+
+    def codes_and_kl(self, x: Tensor, n_samples: int = 1) -> tuple[Tensor, Tensor, bool]:
+        """S codes a point ``(S, N, M)``, with gradients, the KL term ``(N,)`` of `elbo`, and
+        whether it is in closed form: for objectives that read the codes, too.
+        """
         n_samples = check_count(n_samples, "n_samples")
         posterior, prior = self.posterior(x), self.prior
         if not isinstance(posterior, ExplicitPosterior):
             z, log_q = draw_codes(posterior, n_samples, self.z_dim)
-            reconstruction = self.log_likelihood(x, z).mean(0)  # (N,)
         else:
             z = posterior.q.rsample((n_samples,))  # (S, N, M)
-            reconstruction = self.log_likelihood(x, z).mean(0)
             if (kl := exact_kl(posterior.q, prior)) is not None:
-                return ElboTerms(reconstruction, kl)
+                return z, kl, True
             log_q = posterior.q.log_prob(z)
-        return SampledElboTerms(reconstruction, (log_q - prior.log_prob(z)).mean(0))
+        return z, (log_q - prior.log_prob(z)).mean(0), False
 
     @torch.no_grad()
     def sample(self, n: int, noise: bool = True) -> Tensor:

@@ -201,6 +201,53 @@ def _mixture_on_a_grid(ticks: list[Tensor], mean: Tensor, scale: Tensor) -> Tens
     return density / len(mean)
 
 
+class KLTerms(NamedTuple):
+    """log q(z|x)/p(z) at one code of each example, as a sum of three, in nats ``(N,)``."""
+
+    mutual_information: Tensor
+    """log q(z|x) − log q(z): its mean is I[x, z]"""
+    total_correlation: Tensor
+    """log q(z) − Σ_j log q(z_j): its mean is the total correlation of q(z)"""
+    dimension_wise_kl: Tensor
+    """Σ_j log q(z_j) − log p(z_j): its mean is Σ_j KL(q(z_j) ‖ p(z_j))"""
+
+
+def kl_terms(q: Distribution, z: Tensor, *, prior: Distribution | None = None) -> KLTerms:
+    """log q(z|x)/p(z) = log q(z|x)/q(z) + log q(z)/Π_j q(z_j) + Σ_j log q(z_j)/p(z_j), q(z) the
+    mean over the batch.
+
+    Where the batch is all data, q(z) is exact, and the means of the three are estimates from one
+    code a point. Of a smaller batch q(z) is coarse: the first is too small, for it cannot exceed
+    ln N, and the second too large. The weighted form of β-TCVAE, 1/(nN) Σ_b q(z|x_b) of n data,
+    differs by the constants ln n, (M − 1) ln n and −M ln n, of which no gradient knows.
+
+    Source: Chen et al. 2018, equations 2 and 5, https://arxiv.org/abs/1802.04942.
+
+    Args:
+        q: the posteriors of the batch, as for `decompose_kl`.
+        z: one code of each, ``(N, M)``, with gradients if it was drawn with them.
+        prior: p(z), an ``Independent(p, 1)``; the standard normal if none is given.
+
+    Raises:
+        ValueError: for a bad q, z of another shape, or a prior that does not factorise.
+    """
+    mean, scale = mean_and_scale(q)
+    check_shape(z, tuple(mean.shape), "z")
+    p, _ = _prior(prior, q)
+    if not isinstance(p, Independent):
+        raise ValueError(f"prior must be factorised, an Independent(p, 1), got {p}")
+    codes = z.double()
+    columns = [v.unbind(1) for v in (mean, scale, codes)]
+    log_marginals = sum(
+        AggregatedPosterior(gaussians(m[:, None], s[:, None])).unchecked_log_prob(c[:, None])
+        for m, s, c in zip(*columns, strict=True)
+    )
+    log_q = gaussians(mean, scale).log_prob(codes)
+    log_mixture = AggregatedPosterior(gaussians(mean, scale)).unchecked_log_prob(codes)
+    terms = log_q - log_mixture, log_mixture - log_marginals, log_marginals - p.log_prob(codes)
+    return KLTerms(*(term.to(z.dtype) for term in terms))
+
+
 # --- three readings of the ELBO ---------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Lecture 6: time and error of the log-ratio beside the densratio package (uLSIF), and the growth.
+"""Lectures 6 and 19: the log-ratio beside the densratio package (uLSIF), its growth; AVB's rounds.
 
 densratio takes about a second a thousand samples here: it is run once a dimension. Rows of errors
 have no time: "ours" and "its" are root mean squared errors of the log-ratio, in thousandths.
@@ -13,9 +13,12 @@ import time
 import numpy as np
 import torch
 from densratio import densratio
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
-from dgm_course.density_ratio import DensityRatio, Logistic
+from dgm_course.density_ratio import AVB, DensityRatio, ImplicitPosterior, Logistic, PairCritic
+from dgm_course.gan import Player, play
+from dgm_course.vae import ToyModel
 from tests.benchmarks.harness import Row, in_turn
 
 DIMENSIONS, N = (1, 2, 10), 5000
@@ -73,4 +76,52 @@ def growth() -> list[Row]:
     return [Row(what, times["large"], times["small"], "25,000 samples each", 6)]
 
 
-SECTIONS = (beside_densratio, growth)
+def bayes_rounds() -> list[Row]:
+    """50 rounds of AVB on the banana, three critic's steps each, beside a loop written out."""
+    model, x, n, size = ToyModel("banana", 0.3), torch.ones(1, 1), 50, 256
+
+    def networks() -> tuple[ImplicitPosterior, PairCritic, list[torch.optim.Adam]]:
+        q, critic = ImplicitPosterior(1, 2), PairCritic(1, 2)
+        return q, critic, [torch.optim.Adam(net.parameters(), 2e-3) for net in (critic, q)]
+
+    def ours() -> None:
+        q, critic, (one, two) = networks()
+        avb = AVB(model.log_likelihood, q, critic, model.prior)
+        players = (
+            Player(lambda step: avb.critic_loss(x, size), one),
+            Player(lambda step: avb.posterior_loss(x, size), two),
+        )
+        play(*players, n, n_critic=3, progress=False)
+
+    def bare() -> None:
+        q, critic, (one, two) = networks()
+        given = x.expand(size, 1)
+
+        def draw() -> Tensor:
+            noise = torch.randn(size, 4)
+            return q.straight(noise) + q.bent(torch.cat([given, noise], 1))
+
+        def logit(z: Tensor) -> Tensor:
+            return critic.network(torch.cat([given, z, z**2], 1))
+
+        def step(loss: Tensor, optimizer: torch.optim.Adam, net: nn.Module) -> None:
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1e9)
+            optimizer.step()
+
+        for _ in range(n):
+            for _ in range(3):
+                z = draw().detach()
+                loss = -logsigmoid(logit(z)) - logsigmoid(-logit(torch.randn(size, 2)))
+                step(loss.mean(), one, critic)
+            z = draw()
+            error = (1 - z[:, 1] + z[:, 0] ** 2) / 0.3
+            step((logit(z) + error**2 / 2).mean(), two, q)
+
+    times = in_turn({"ours": ours, "bare": bare}, rounds=8, of_all=min)
+    what = f"AVB: {n} rounds of three critic's steps, {size} draws"
+    return [Row(what, times["ours"], times["bare"], "a bare loop", 1.1)]
+
+
+SECTIONS = (beside_densratio, growth, bayes_rounds)
