@@ -28,14 +28,13 @@ unless something else is said; a row for each seed.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
+from by_seed import Runs, make, options
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
@@ -43,8 +42,7 @@ from tqdm import tqdm
 from dgm_course.autoregressive import GatedPixelCNN, IndependentPixels, Uniform
 from dgm_course.codes import VQVAE, VQVAE2, Codes, DiscreteVAE, VectorQuantizer, all_grids
 from dgm_course.data import digits
-from dgm_course.data.stored import RESULTS, save_results
-from dgm_course.training import quick, seed_everything, training_steps
+from dgm_course.training import seed_everything, training_steps
 
 LEVELS, STAGE_1, STAGE_2 = 17, 700, 400
 SHARPNESS, DRAWS = 0.3, 200
@@ -199,8 +197,7 @@ def relaxed(temperature: float, seed: int, n_steps: int) -> dict[str, np.ndarray
     return {"elbo": np.array([drawn.mean(), exact, -mean(model.log_prob(TEST, uniform))])}
 
 
-# name: (a row, given a seed and steps; how many seeds)
-RUNS: dict[str, tuple[Callable[..., dict[str, np.ndarray]], int]] = {
+RUNS: Runs = {
     "4 × 4 of 16": (partial(grid, 16, 1), 10),
     "4 × 4 of 32": (partial(grid, 32, 1), 10),
     "4 × 4 of 64": (partial(grid, 64, 1), 10),
@@ -213,39 +210,7 @@ RUNS: dict[str, tuple[Callable[..., dict[str, np.ndarray]], int]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, help="at most so many of each")
-    parser.add_argument("--steps", type=int, default=STAGE_1)
-    parser.add_argument("--out", type=Path, default=RESULTS / "discrete_codes.npz")
-    parser.add_argument("--only", nargs="+", choices=RUNS, metavar="NAME")
-    options = parser.parse_args()
-    if quick():
-        parser.error("the table needs full training; unset DGM_COURSE_QUICK")
-    torch.set_num_threads(1)
-
-    found: dict[str, np.ndarray] = {}
-    if options.out.exists():
-        with np.load(options.out) as file:
-            found = {k: v for k, v in file.items() if k.split("/")[0] not in (options.only or [])}
-    for name in options.only or RUNS:
-        row, n_seeds = RUNS[name]
-        for seed in range(n_made(found, name), min(n_seeds, options.seeds or n_seeds)):
-            for key, value in row(seed=seed, n_steps=options.steps).items():
-                before = found.get(f"{name}/{key}")
-                rows = value[None] if before is None else np.concatenate([before, value[None]])
-                found[f"{name}/{key}"] = value if key == "pictures" else rows
-            save_results(options.out, found)
-            print(name, seed, {k: v[seed].round(2) for k, v in of(found, name).items()}, flush=True)
-
-
-def of(found: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    """The arrays of a run that have a row for each seed."""
-    rows = {k: v for k, v in found.items() if k.startswith(f"{name}/")}
-    return {k: v for k, v in rows.items() if not k.endswith("/pictures")}
-
-
-def n_made(found: dict[str, np.ndarray], name: str) -> int:
-    return min(map(len, of(found, name).values()), default=0)
+    make(options(__doc__, "discrete_codes", RUNS, STAGE_1), RUNS)
 
 
 if __name__ == "__main__":

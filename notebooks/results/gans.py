@@ -2,7 +2,7 @@
 
     python notebooks/results/gans.py                 # about twenty minutes of one core
     python notebooks/results/gans.py --only "grid plain" attributes
-    python notebooks/results/gans.py --seeds 1 --steps 20 --out try.npz
+    python notebooks/results/gans.py --seeds 1 --steps 150 --out try.npz
 
 Writes ``dgm_course/results/gans.npz`` after every training. What stands in the file is not made
 again, unless ``--only`` asks for it. A row for each seed.
@@ -25,13 +25,12 @@ again, unless ``--only`` asks for it. A row for each seed.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
+from by_seed import Runs, make, options
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily
@@ -39,7 +38,6 @@ from tqdm import tqdm
 
 from dgm_course.data import eight_gaussians_density, gaussian_grid_density
 from dgm_course.data.captions import CaptionJudge, captioned_digits
-from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.gan import (
     DCGANDiscriminator,
     DCGANGenerator,
@@ -55,7 +53,7 @@ from dgm_course.gan import (
     gradient_penalty,
     mode_report,
 )
-from dgm_course.training import quick, seed_everything
+from dgm_course.training import seed_everything
 
 STEPS, BATCH = 1500, 128
 TECHNIQUES = (
@@ -230,8 +228,7 @@ def arithmetic(g: DCGANGenerator, seed: int) -> dict[str, np.ndarray]:
     return found
 
 
-# name: (a row, given a seed and steps; how many seeds)
-RUNS: dict[str, tuple[Callable[..., dict[str, np.ndarray]], int]] = {
+RUNS: Runs = {
     **{f"{target} data": (partial(from_data, target), 10) for target in TARGETS},
     **{f"{k} {t}": (partial(modes, k, t), 10) for t in TECHNIQUES for k in TARGETS},
     "attributes": (attributes, 3),
@@ -239,39 +236,7 @@ RUNS: dict[str, tuple[Callable[..., dict[str, np.ndarray]], int]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, help="at most so many of each")
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--out", type=Path, default=RESULTS / "gans.npz")
-    parser.add_argument("--only", nargs="+", choices=RUNS, metavar="NAME")
-    options = parser.parse_args()
-    if quick():
-        parser.error("the table needs full training; unset DGM_COURSE_QUICK")
-    torch.set_num_threads(1)
-
-    found: dict[str, np.ndarray] = {}
-    if options.out.exists():
-        with np.load(options.out) as file:
-            found = {k: v for k, v in file.items() if k.split("/")[0] not in (options.only or [])}
-    for name in options.only or RUNS:
-        row, n_seeds = RUNS[name]
-        for seed in range(n_made(found, name), min(n_seeds, options.seeds or n_seeds)):
-            for key, value in row(seed=seed, n_steps=options.steps).items():
-                before = found.get(f"{name}/{key}")
-                rows = value[None] if before is None else np.concatenate([before, value[None]])
-                found[f"{name}/{key}"] = value if key == "pictures" else rows
-            save_results(options.out, found)
-            print(name, seed, {k: v[seed].round(2) for k, v in of(found, name).items()}, flush=True)
-
-
-def of(found: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    """The arrays of a run that have a row for each seed."""
-    rows = {k: v for k, v in found.items() if k.startswith(f"{name}/")}
-    return {k: v for k, v in rows.items() if not k.endswith(("/pictures", "/samples"))}
-
-
-def n_made(found: dict[str, np.ndarray], name: str) -> int:
-    return min(map(len, of(found, name).values()), default=0)
+    make(options(__doc__, "gans", RUNS, STEPS), RUNS)
 
 
 if __name__ == "__main__":

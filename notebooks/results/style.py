@@ -4,10 +4,11 @@
     python notebooks/results/style.py --only style --seeds 1
     python notebooks/results/style.py --seeds 1 --steps 20 --out try.npz
 
-Writes ``dgm_course/results/style.npz`` after every training, and keeps what the file has. All play
-the same game on 4096 images of ``shapes``, in (−1, 1): batches of 32, the discriminator of
-``new_discriminator``, R1 of weight 0.1 at every fourth step, Adam 2e-3 with momenta 0 and 0.99, and
-what is measured is a moving average (0.99) of the generator's weights, and of its statistics. Rows
+Writes ``dgm_course/results/style.npz`` after every training. What stands in the file is not made
+again, unless ``--only`` asks for it. All play the same game on 4096 images of ``shapes``, in
+(−1, 1): batches of 32, the discriminator of ``new_discriminator``, R1 of weight 0.1 at every fourth
+step, Adam 2e-3 with momenta 0 and 0.99, and what is measured is a moving average (0.99) of the
+generator's weights, and of its statistics. Rows
 are seeds 0, 1, …; the generators are
 
 - ``style``: ``StyleGenerator(16)``, half of its images in training of mixed styles;
@@ -42,15 +43,15 @@ other real images: what a perfect generator would have.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
+from by_seed import make, options, stored
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, one_hot
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -59,7 +60,6 @@ from tqdm import tqdm
 
 from dgm_course.codes import VectorQuantizer
 from dgm_course.data import measured_factors, shapes
-from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.gan import (
     DCGANDiscriminator,
     DCGANGenerator,
@@ -74,7 +74,7 @@ from dgm_course.gan import (
     gradient_penalty,
     precision_recall,
 )
-from dgm_course.training import quick, seed_everything, training_steps
+from dgm_course.training import seed_everything, training_steps
 
 Generator = StyleGenerator | DCGANGenerator
 STEPS, BATCH, EVERY, R1, MIXING = 600, 32, 4, 0.1, 0.5
@@ -115,7 +115,7 @@ def numbers(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
 
 
-def stored(model: nn.Module) -> np.ndarray:
+def as_float16(model: nn.Module) -> np.ndarray:
     """The model's numbers as float16; the model has these from now on."""
     vector = parameters_to_vector(numbers(model)).detach().half()
     vector_to_parameters(vector.float(), numbers(model))
@@ -219,6 +219,7 @@ class Run:
 def row(name: str, seed: int, n_steps: int, judge: Judge) -> dict[str, np.ndarray]:
     """One training, and all that is measured of it."""
     run, curve, losses, used = Run(name, seed), [], [], []
+    n_steps *= LONGER if name.startswith("long") else 1
     seconds, each = 0.0, max(1, n_steps // N_POINTS)
     start = time.process_time()
     steps = tqdm(run.rounds(n_steps), total=n_steps, unit="round", desc=f"{name} {seed}")
@@ -233,7 +234,7 @@ def row(name: str, seed: int, n_steps: int, judge: Judge) -> dict[str, np.ndarra
             curve.append(judge.frechet(run.averaged().sample(N_IMAGES, generator=0)))
         start = time.process_time()
     g = run.averaged()
-    found = {"weights": stored(g)} if name.startswith("long") and seed == 0 else {}
+    found = {"weights": as_float16(g)} if name.startswith("long") and seed == 0 else {}
     images = g.sample(N_IMAGES, generator=0)
     values = factors(images)
     parts = np.array_split(np.array(losses), N_POINTS)
@@ -269,45 +270,24 @@ def of_styles(g: StyleGenerator, judge: Judge) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, help="at most so many of each")
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--out", type=Path, default=RESULTS / "style.npz")
-    parser.add_argument("--only", nargs="+", choices=SEEDS, metavar="NAME")
-    options = parser.parse_args()
-    if quick():
-        parser.error("the table needs full training; unset DGM_COURSE_QUICK")
-    torch.set_num_threads(1)
-
-    found: dict[str, np.ndarray] = {}
-    if options.out.exists():
-        with np.load(options.out) as file:
-            found = dict(file)
+    asked = options(__doc__, "style", SEEDS, STEPS)
+    found = stored(asked.out, asked.only)
     features = new_features()
     if "features/weights" in found:
         vector_to_parameters(torch.from_numpy(found["features/weights"]).float(), numbers(features))
     else:
-        features = train_features(options.steps)
-        found["features/weights"] = stored(features)
+        features = train_features(asked.steps)
+        found["features/weights"] = as_float16(features)
     judge = Judge(features.requires_grad_(False))
     found |= {
         "psi": np.array(PSI),
-        "steps": np.array(options.steps),
+        "steps": np.array(asked.steps),
         "real/quality": judge.quality(2 * shapes(N_IMAGES, 3).images - 1),
         "real/factors": factors(TEST[:N_SHOWN]).numpy().astype(np.float16),
     }
     print("real", found["real/quality"].round(3), flush=True)
-    for name in options.only or SEEDS:
-        n_seeds = min(SEEDS[name], options.seeds or SEEDS[name])
-        for seed in range(len(found.get(f"{name}/quality", ())), n_seeds):
-            n_steps = options.steps * (LONGER if name.startswith("long") else 1)
-            for key, value in row(name, seed, n_steps, judge).items():
-                before = found.get(f"{name}/{key}")
-                rows = value[None] if before is None else np.concatenate([before, value[None]])
-                found[f"{name}/{key}"] = value if key == "weights" else rows
-            save_results(options.out, found)
-            seen = {key: found[f"{name}/{key}"][seed].round(2) for key in ("quality", "spread")}
-            print(name, seed, seen, flush=True)
+    runs = {name: (partial(row, name, judge=judge), n) for name, n in SEEDS.items()}
+    make(asked, runs, found, whole=("weights",))
 
 
 if __name__ == "__main__":

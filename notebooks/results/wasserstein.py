@@ -20,19 +20,17 @@ made again, unless ``--only`` asks for it. A row for each seed.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
+from by_seed import Runs, make, options
 from torch import Tensor, nn
 from torch.distributions import Normal
 
 from dgm_course.data import digits, eight_gaussians, eight_gaussians_density
-from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.gan import (
     DCGANDiscriminator,
     DCGANGenerator,
@@ -50,7 +48,7 @@ from dgm_course.gan import (
     spectrally_normalised,
     wasserstein_distance,
 )
-from dgm_course.training import quick, seed_everything, training_steps
+from dgm_course.training import seed_everything, training_steps
 
 STEPS, ROUNDS, DIGIT_ROUNDS = 700, 1000, 300
 WEIGHT, CLIP = 10.0, 0.1
@@ -201,8 +199,7 @@ def on_digits(seed: int, n_steps: int) -> dict[str, np.ndarray]:
     return found | {"plain": new_game(True)}
 
 
-# name: (a row, given a seed and steps; how many seeds)
-RUNS: dict[str, tuple[Callable[..., dict[str, np.ndarray]], int]] = {
+RUNS: Runs = {
     "eight Gaussians": (eight, 10),
     **{
         f"{way}, {case}": (partial(on_the_line, way, case), 10)
@@ -214,41 +211,7 @@ RUNS: dict[str, tuple[Callable[..., dict[str, np.ndarray]], int]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, help="at most so many of each")
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--out", type=Path, default=RESULTS / "wasserstein.npz")
-    parser.add_argument("--only", nargs="+", choices=RUNS, metavar="NAME")
-    options = parser.parse_args()
-    if quick():
-        parser.error("the table needs full training; unset DGM_COURSE_QUICK")
-    torch.set_num_threads(1)
-
-    found: dict[str, np.ndarray] = {}
-    if options.out.exists():
-        with np.load(options.out) as file:
-            found = {k: v for k, v in file.items() if k.split("/")[0] not in (options.only or [])}
-    for name in options.only or RUNS:
-        row, n_seeds = RUNS[name]
-        for seed in range(n_made(found, name), min(n_seeds, options.seeds or n_seeds)):
-            for key, value in row(seed=seed, n_steps=options.steps).items():
-                before = found.get(f"{name}/{key}")
-                rows = value[None] if before is None else np.concatenate([before, value[None]])
-                found[f"{name}/{key}"] = rows
-            save_results(options.out, found)
-            print(name, seed, {k: last(v[seed]) for k, v in of(found, name).items()}, flush=True)
-
-
-def last(row: np.ndarray) -> np.ndarray:
-    return (row[-1] if row.ndim else row).round(3)
-
-
-def of(found: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    return {k: v for k, v in found.items() if k.startswith(f"{name}/")}
-
-
-def n_made(found: dict[str, np.ndarray], name: str) -> int:
-    return min(map(len, of(found, name).values()), default=0)
+    make(options(__doc__, "wasserstein", RUNS, STEPS), RUNS)
 
 
 if __name__ == "__main__":
