@@ -14,6 +14,13 @@ ROOT = Path(__file__).parent.parent
 DGM = "touch .venv/bin/dgm; chmod +x .venv/bin/dgm"  # what an installation leaves
 
 
+@pytest.fixture(autouse=True)
+def no_make_above(monkeypatch):
+    """What `make test ARGS=--all-slides` hands to every make below it."""
+    for name in ("ARGS", "PORT", "PYTHON", "MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def tree(tmp_path):
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
