@@ -17,8 +17,10 @@ INSTALLED = @test -x $(BIN)/dgm || { echo "pip did not install into $(VENV): doe
 list' name a target, prefix, root or dry-run?"; exit 1; }
 # As the dgm command does: threads that wait must not spin (see cli.py).
 export OMP_WAIT_POLICY ?= PASSIVE
-# A notebook's threads and the runner's must not fight for two cores.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# A notebook's threads and the runner's must not fight for two cores. There are three workers, for
+# one whose test drives a browser, a kernel or the sandbox often waits. Files keep the order of their
+# names, which starts with tests/browser: long files that come last would leave workers idle.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Two installations at once, of make -j, would write over one another.
 .NOTPARALLEL:
