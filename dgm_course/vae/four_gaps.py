@@ -97,8 +97,6 @@ def four_gaps(
     weight = next(model.parameters())
     log_density, x = data.log_prob(x).double(), x.to(weight)
     log_p = log_prob_by_quadrature(model, x, NODES.get(model.z_dim, 5), FAR)  # refuses M > 2
-    gaps = split_gap(model, x, log_evidence=log_p)
-
     n_codes = CODES[model.z_dim] if n_codes is None else check_count(n_codes, "n_codes", 5)
     ticks = torch.linspace(-REACH, REACH, n_codes).to(weight)
     codes = torch.cartesian_prod(*[ticks] * model.z_dim).reshape(-1, model.z_dim)  # (C, M)
@@ -115,6 +113,7 @@ def four_gaps(
         raise ValueError(
             f"n_data must be larger than {n_data}: under the best prior the nodes' mass is {mass:g}"
         )
+    gaps = split_gap(model, x, log_evidence=log_p)  # the longest part: after all that may refuse
     best_mean, own_mean = share @ best, share @ log_p.double()
     best_mean = torch.maximum(best_mean, own_mean)  # p(z) itself is one of the priors
     return FourGaps(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -321,11 +322,14 @@ def _expectation(q: Distribution, f: Callable[[Tensor], Tensor]) -> Tensor:
     return weights @ f(mean + scale * nodes[:, None])  # (N,)
 
 
+_rule = cache(hermegauss)  # an eigenvalue problem, and a search asks for the same one at each step
+
+
 def hermite_nodes(n_nodes: int, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """ε ``(G, M)`` and their weights ``(G,)``: a sum over them is E f(ε) for ε ~ N(0, I), M ≤ 2."""
     if dim > 2:
         raise ValueError(f"Gauss–Hermite sums need at most 2 latent dimensions, got {dim}")
-    ticks, weights = (torch.from_numpy(v).to(like) for v in hermegauss(n_nodes))
+    ticks, weights = (torch.tensor(v).to(like) for v in _rule(n_nodes))
     nodes = torch.cartesian_prod(*[ticks] * dim).reshape(-1, dim)
     return nodes, torch.cartesian_prod(*[weights / weights.sum()] * dim).reshape(-1, dim).prod(1)
 
