@@ -22,8 +22,15 @@ from dgm_course.vae import (
     elbo_by_quadrature,
     four_gaps,
 )
+from dgm_course.vae import gaps as gaps_module
 from dgm_course.vae.four_gaps import log_mixture
 from dgm_course.vae.linear import parameters_of
+
+
+@pytest.fixture(autouse=True)
+def all_points_at_once(monkeypatch):
+    """Short searches; that parts of the points do not change what is found: see test_gaps."""
+    monkeypatch.setattr(gaps_module, "POINTS_AT_ONCE", 512)
 
 
 def doubles(*values):
