@@ -143,7 +143,7 @@ def level_log_prob(levels: Tensor, mean: Tensor, variance: Tensor, *, n_levels: 
     check_integers(levels, 0, n_levels - 1, "levels")
     check_floating(mean, "mean")
     mean, scale = mean.double(), variance.double().sqrt()
-    half, centre = 1 / (n_levels - 1), 2 * levels / (n_levels - 1) - 1
+    half, centre = 1 / (n_levels - 1), 2 * levels.double() / (n_levels - 1) - 1
     lower = torch.where(levels == 0, -math.inf, (centre - half - mean) / scale)
     upper = torch.where(levels == n_levels - 1, math.inf, (centre + half - mean) / scale)
     flip = lower + upper > 0  # in the right half both are near 1: take the mirror image
@@ -203,9 +203,10 @@ def variational_bound(
     x, n_dims = as_data(x0, levels), x0[:1].numel()
     check_finite(x, "x0", "numbers", 0)
     generator = None if generator is None else as_generator(generator)
-    alpha, sigma, p = schedule.alpha(times[-1]), schedule.sigma(times[-1]), schedule.prior_scale
+    alpha, sigma = schedule.alpha(times[-1]), schedule.sigma(times[-1])
+    p = torch.tensor(schedule.prior_scale, dtype=torch.float64)
     squared = alpha.square() * x.square().flatten(1).sum(1)
-    prior = n_dims * gaussian_kl(sigma.square(), torch.tensor(p**2), squared / n_dims)
+    prior = n_dims * gaussian_kl(sigma.square(), p.square(), squared / n_dims)
     steps = []
     for i in range(len(times) - 1):
         of = step(schedule, times[i], times[i + 1])

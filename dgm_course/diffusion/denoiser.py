@@ -185,6 +185,8 @@ class Denoiser(nn.Module, DiffusionModel):
         if labels is not None:
             labels = self._check_labels(labels, len(x0))
             check_number(drop, "drop", or_zero=True)
+            if drop > 1:
+                raise ValueError(f"drop must be at most 1, got {drop:g}")
             hidden = torch.rand(len(x0), generator=generator).to(x0.device) < drop
             labels = labels.masked_fill(hidden, self.n_classes)
         error = self(q_sample(x0, t, noise, self.schedule), t, labels) - self._target(x0, t, noise)

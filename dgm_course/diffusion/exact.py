@@ -207,10 +207,10 @@ def gaussian_bound(
         v = q + missed
     else:
         v = step_variances(schedule, times, variances)[:, None].expand_as(left)
-    prior = schedule.prior_scale**2
+    prior = torch.tensor(schedule.prior_scale**2, dtype=torch.float64)
     terms = gaussian_kl(q[1:], v[1:], missed[1:])
     return BoundTerms(
-        gaussian_kl(sigma[-1].square(), torch.tensor(prior), alpha[-1].square() * lam),
+        gaussian_kl(sigma[-1].square(), prior, alpha[-1].square() * lam),
         terms,
         0.5 * (left[0] / v[0] + (2 * math.pi * v[0]).log()),
     )

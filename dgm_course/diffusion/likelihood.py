@@ -15,6 +15,7 @@ from dgm_course.data.toy import Seed, as_generator
 from dgm_course.diffusion.models import DiffusionModel
 from dgm_course.diffusion.samplers import Method, check_method, ode_step
 from dgm_course.diffusion.schedules import check_chain, times_of
+from dgm_course.probability import gaussian_log_prob
 
 
 class FlowLikelihood(NamedTuple):
@@ -92,7 +93,7 @@ def log_prob_ode(
     for t, s in pairwise(times):
         state = ode_step(velocity, state, t, s, method)
     z, integrals = state[:, :n_dims].reshape(x.shape), state[:, n_dims:]
-    log_p = _standard_normal(z, model.schedule.prior_scale) if terminal is None else terminal(z)
+    log_p = _prior_log_prob(z, model.schedule.prior_scale) if terminal is None else terminal(z)
     check_shape(log_p, (n,), "what terminal returns")
     error = integrals.std(1) / math.sqrt(width) if width > 1 else torch.zeros_like(log_p)
     return FlowLikelihood(log_p + integrals.mean(1), error, z)
@@ -117,5 +118,6 @@ def _probed(v: Tensor, x: Tensor, probes: Tensor) -> Tensor:
     return torch.stack(found, 1)
 
 
-def _standard_normal(z: Tensor, scale: float) -> Tensor:
-    return torch.distributions.Normal(0.0, scale).log_prob(z).flatten(1).sum(1)
+def _prior_log_prob(z: Tensor, scale: float) -> Tensor:
+    zero = torch.zeros((), dtype=torch.float64)
+    return gaussian_log_prob(z, zero, zero + math.log(scale)).flatten(1).sum(1)
