@@ -99,6 +99,7 @@ def optimal_variances(
     """
     check_instance(model, DiffusionModel, "model")
     times = check_chain(model.schedule, times)
+    check_floating(x0, "x0")
     generator = None if generator is None else as_generator(generator)
     found = []
     for s, t in pairwise(times):
@@ -142,6 +143,7 @@ def level_log_prob(levels: Tensor, mean: Tensor, variance: Tensor, *, n_levels: 
     n_levels = check_count(n_levels, "n_levels", 2)
     check_integers(levels, 0, n_levels - 1, "levels")
     check_floating(mean, "mean")
+    check_floating(variance, "variance")
     mean, scale = mean.double(), variance.double().sqrt()
     half, centre = 1 / (n_levels - 1), 2 * levels.double() / (n_levels - 1) - 1
     lower = torch.where(levels == 0, -math.inf, (centre - half - mean) / scale)

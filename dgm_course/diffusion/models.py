@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dgm_course.checks import check_finite, check_instance, check_number, check_shape
+from dgm_course.checks import check_count, check_finite, check_instance, check_number, check_shape
 from dgm_course.data.toy import Seed, as_generator
 from dgm_course.diffusion.schedules import Schedule, Time, like, times_of
 
@@ -68,9 +68,10 @@ class DiffusionModel(ABC):
 
     def start(self, n: int, size: Any, generator: Seed | None = None) -> Tensor:
         """n draws from N(0, prior_scale² I), ``(n, *size)``, for a sampler to start from."""
-        size = (size,) if isinstance(size, int) else tuple(size)
+        sides = (size,) if isinstance(size, int) else tuple(size)
+        shape = (check_count(n, "n"), *(check_count(side, "size") for side in sides))
         generator = None if generator is None else as_generator(generator)
-        return self.schedule.prior_scale * torch.randn(n, *size, generator=generator)
+        return self.schedule.prior_scale * torch.randn(shape, generator=generator)
 
 
 def check_prediction(value: Any, x: Tensor, name: str) -> None:

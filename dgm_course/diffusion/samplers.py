@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from dgm_course.checks import check_instance
+from dgm_course.checks import check_floating, check_instance
 from dgm_course.data.toy import Seed, as_generator
 from dgm_course.diffusion.bound import Variances, step_variances
 from dgm_course.diffusion.models import DiffusionModel
@@ -158,6 +158,7 @@ def check_method(method: str) -> None:
 
 
 def _walk(back: Walk, x: Tensor, n_steps: int, *, path: bool) -> Tensor:
+    check_floating(x, "x")
     xs = [x]
     for i in reversed(range(n_steps)):
         x = back(x, i)
