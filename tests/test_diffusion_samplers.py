@@ -90,6 +90,11 @@ def test_the_recursion_of_chance_is_what_the_sampler_does(schedule, first, varia
         variance = factor**2 * variance + added
     expected = gaussian_variance(LAM, schedule, times, "ancestral", variances)
     torch.testing.assert_close(variance, expected, rtol=1e-9, atol=1e-12)
+    whole = ancestral(model, start(schedule), times, none.expand(5), generator=0)[0]
+    alone = gaussian_variance(LAM, schedule, times, "ancestral", none.expand(5))
+    torch.testing.assert_close(whole.square(), alone, rtol=1e-9, atol=1e-12)
+    drawn = ancestral(model, model.sample(20_000, 0, 1.0), times, variances, generator=1)
+    torch.testing.assert_close(drawn.square().mean(0), expected, rtol=0.06, atol=0)
 
 
 def error(method, n_steps, schedule, variances="posterior", first=0.0):
