@@ -19,10 +19,16 @@ from dgm_course.diffusion import (
     Prediction,
     Schedule,
     ScoreModel,
+    ancestral,
+    ddim,
+    gaussian_variance,
+    log_prob_ode,
+    ode,
     posterior,
     q_sample,
     step,
     time_grid,
+    variational_bound,
 )
 from dgm_course.mixtures import GaussianMixture
 
@@ -360,6 +366,22 @@ MODEL = MixtureDenoiser(LinearSchedule(), [1.0], [[0.0, 0.0]], torch.eye(2)[None
 def test_bad_input_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("entry", ["bound", "ancestral", "ddim", "ode", "likelihood", "variance"])
+def test_a_schedule_that_is_not_monotone_is_refused(entry):
+    """Wherever a chain enters; between ⅖ and 1 the signal comes back."""
+    model, times = mixture(Turning()), f64([0.0, 0.2, 0.4, 0.9])
+    calls = {
+        "bound": lambda: variational_bound(model, X, times),
+        "ancestral": lambda: ancestral(model, X, times),
+        "ddim": lambda: ddim(model, X, times),
+        "ode": lambda: ode(model, X, times),
+        "likelihood": lambda: log_prob_ode(model, X, times),
+        "variance": lambda: gaussian_variance([1.0], Turning(), times, "ddim"),
+    }
+    with pytest.raises(ValueError, match="schedule must be monotone, .* at t = 0.4 and .* at 0.9"):
+        calls[entry]()
 
 
 def test_a_model_that_returns_another_shape_is_named():
