@@ -16,8 +16,8 @@ made again, unless ``--only`` asks for it. Digits are of 8 × 8 pixels and 17 le
   nearest the data up, then the prior's. ``/samples`` (40, 8, 8) of the first seed: by 50 steps of
   DDIM, levels, uint8;
 - ``guidance``: a cosine denoiser of ε that is told the class: ``/weights`` (seeds, 6): w;
-  ``/hit`` (seeds, 6): the share of 1,000 samples, 100 of each class, that a classifier of the
-  digits, right on 98.6 % of the test digits, takes for their class; ``/spread`` (seeds, 6): the mean
+  ``/hit`` (seeds, 6): the share of 1,000 samples, 100 of each class, that a classifier, right on
+  98.6 % of the test digits, takes for their class; ``/spread`` (seeds, 6): the mean
   distance of two samples of one class, beside that of two training digits, which is 1;
   ``/samples`` (6, 10, 8, 8) of the first seed: one of each class, from the same noise at each w.
 """
