@@ -39,6 +39,24 @@ from dgm_course.density_ratio import (
     total_variation,
     two_sample_test,
 )
+from dgm_course.diffusion import (
+    ConvNetwork,
+    Denoiser,
+    DenseNetwork,
+    ExplodingSchedule,
+    LinearSchedule,
+    MixtureDenoiser,
+    ancestral,
+    ddim,
+    level_log_prob,
+    log_prob_ode,
+    ode,
+    optimal_variances,
+    posterior,
+    q_sample,
+    time_grid,
+    variational_bound,
+)
 from dgm_course.disentanglement import (
     Factors,
     annealed_capacity,
@@ -178,6 +196,9 @@ TOKENS, WORDS = torch.zeros(6, 3, dtype=torch.long), GPT(4, 5, 1, 2, 4)
 HEADS = torch.zeros(1, 2, 5, 1)
 TURN = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
 TERMS, KINDS = ElboTerms(X[:, 0], X[:, 1]), torch.tensor([0, 1]).repeat(3)[:, None]
+NOISED = MixtureDenoiser(LinearSchedule(), [1.0], torch.zeros(1, 2), torch.eye(2)[None])
+LEARNED = Denoiser(DenseNetwork(2, 4, 1), LinearSchedule(), n_classes=3)
+CHAIN_OF_TIMES = time_grid(2)
 CODE_LOG_ODDS = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0))
 
 
@@ -257,6 +278,13 @@ CODE_LOG_ODDS = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0))
         (lambda n: majority_vote(X, KINDS, n_rows=n), "n_rows"),
         (lambda n: mutual_information_gap(Q, KINDS, n_samples=0 if n is None else n), "n_samples"),
         (lambda n: annealed_capacity(1, n, 1.0), "n_steps"),
+        (time_grid, "n_steps"),
+        (lambda n: DenseNetwork(2, n), "width"),
+        (lambda n: DenseNetwork(2, 4, n), "n_layers"),
+        (lambda n: ConvNetwork((1, n, 8)), "size"),
+        (lambda n: ConvNetwork((1, 8, 8), n), "width"),
+        (lambda n: NOISED.sample(n, 0), "n"),
+        (lambda n: NOISED.start(n, 2), "n"),
         (data.LaggedProcess, "lag"),
         (lambda n: data.gaussian_grid(n, 0), "n"),
         (lambda n: data.gaussian_grid_density(n), "side"),
@@ -307,6 +335,10 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
         (lambda v: Logistic(ridge=v), "ridge"),
         (lambda v: log_prob_by_quadrature(VAE, X, limit=v), "limit"),
         (lambda v: data.log_normaliser("U1", box=math.inf if v is None else v), "box"),
+        (lambda v: LinearSchedule(v), "beta_min"),
+        (lambda v: LinearSchedule(0.1, v), "beta_max"),
+        (lambda v: ExplodingSchedule(v), "sigma_min"),
+        (lambda v: time_grid(3, v), "power"),
         (lambda v: fixed_noise_rate(v, 1.0), "eigenvalue"),
         (lambda v: data.ArProcess([0.5], v), "sigma"),
         (lambda v: data.Chirps(radius=v), "radius"),
@@ -415,6 +447,25 @@ TENSORS = [
     (lambda x: heat_maps(X, KINDS[:, 0], x), KINDS[:, 0], "y"),
     (rotate_prior(Independent(Normal(torch.zeros(2).double(), 1.0), 1), TURN), X, "z"),
     (collapse_costs, torch.eye(2), "covariance"),
+    (lambda x: q_sample(x, 0.5, X, LinearSchedule()), X, "x0"),
+    (lambda x: q_sample(X, 0.5, x, LinearSchedule()), X, "noise"),
+    (lambda x: posterior(X, x, 0.1, 0.5, LinearSchedule()), X, "x_t"),
+    (lambda x: NOISED.predict(x, 0.5), X, "x"),
+    (NOISED.log_prob, X, "x"),
+    (NOISED.given, KINDS[:, 0], "labels"),
+    (LEARNED.loss, X, "x"),
+    (lambda x: LEARNED.predict(x, 0.5), X, "x"),
+    (lambda x: LEARNED.loss(X, x), KINDS[:, 0], "labels"),
+    (LEARNED.given, KINDS[:, 0], "labels"),
+    (lambda x: variational_bound(NOISED, x, CHAIN_OF_TIMES), X, "x0"),
+    (lambda x: optimal_variances(NOISED, x, CHAIN_OF_TIMES), X, "x0"),
+    (lambda x: level_log_prob(x, X, X.exp(), n_levels=4), IMAGES, "levels"),
+    (lambda x: level_log_prob(KINDS, x, X.exp(), n_levels=4), X, "mean"),
+    (lambda x: level_log_prob(KINDS, X, x, n_levels=4), X.exp(), "variance"),
+    (lambda x: ancestral(NOISED, x, CHAIN_OF_TIMES), X, "x"),
+    (lambda x: ddim(NOISED, x, CHAIN_OF_TIMES), X, "x"),
+    (lambda x: ode(NOISED, x, CHAIN_OF_TIMES), X, "x"),
+    (lambda x: log_prob_ode(NOISED, x, CHAIN_OF_TIMES), X, "x"),
     (CODES, X, "h"),
     (CODES.perplexity, IMAGES, "indices"),
     (VQ.terms, IMAGES, "x"),
