@@ -123,7 +123,7 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_used(
 ) -> None:
     out = tmp_path / "run"
     shutil.copytree(alone[1], out)
-    newest, second, third = sorted((out / "checkpoints").glob("*.pt"), reverse=True)
+    newest, second, _ = sorted((out / "checkpoints").glob("*.pt"), reverse=True)
     newest.write_bytes(newest.read_bytes()[:1000])
     flipped = bytearray(second.read_bytes())
     flipped[len(flipped) // 2] ^= 1

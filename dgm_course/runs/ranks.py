@@ -40,7 +40,7 @@ class Ranks:
 
     def seed(self, *names: object) -> None:
         """Seed torch's own generator, on the CPU and on the device."""
-        torch.random.default_generator.manual_seed(seed := seed_of(*names))
+        torch.default_generator.manual_seed(seed := seed_of(*names))
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
@@ -89,8 +89,9 @@ class Ranks:
 
     def accumulating(self, objective: nn.Module, more: bool) -> AbstractContextManager[Any]:
         """While more shards follow, ranks keep their gradients to themselves."""
-        wrapped = more and isinstance(objective, DistributedDataParallel)
-        return objective.no_sync() if wrapped else nullcontext()
+        if more and isinstance(objective, DistributedDataParallel):
+            return objective.no_sync()
+        return nullcontext()
 
 
 @contextmanager

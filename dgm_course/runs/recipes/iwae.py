@@ -13,6 +13,7 @@ from dgm_course.data import binarise
 from dgm_course.runs.recipe import Player, Recipe, Task, images
 from dgm_course.vae import (
     GaussianVAE,
+    LatentVariableModel,
     active_units,
     importance_weighted_bound,
     log_prob_by_importance,
@@ -26,7 +27,10 @@ class Bound(nn.Module):
     """−bound of images of grey levels, as its own binarisation turns out this time."""
 
     def __init__(
-        self, model: GaussianVAE, levels: int, bound: Callable[[GaussianVAE, Tensor], Tensor]
+        self,
+        model: LatentVariableModel,
+        levels: int,
+        bound: Callable[[LatentVariableModel, Tensor], Tensor],
     ) -> None:
         super().__init__()
         self.model, self.levels, self.bound = model, levels, bound
@@ -51,7 +55,9 @@ def burdas_rate(settings: SimpleNamespace) -> Callable[[int], float]:
     return lambda step: settings.learning_rate * 10 ** (-(bisect_right(starts, step) - 1) / 7)
 
 
-def burdas_task(settings: SimpleNamespace, bound: Callable[[GaussianVAE, Tensor], Tensor]) -> Task:
+def burdas_task(
+    settings: SimpleNamespace, bound: Callable[[LatentVariableModel, Tensor], Tensor]
+) -> Task:
     """One stochastic layer, Adam with ε = 10⁻⁴, and log p(x) from ``samples`` codes at the end."""
     (train, _), levels = images("train", tiny=settings.tiny)
     (test, _), _ = images("test", tiny=settings.tiny)
