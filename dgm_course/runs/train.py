@@ -32,6 +32,7 @@ from dgm_course.runs.checkpoints import (
     write_checkpoint,
 )
 from dgm_course.runs.history import History
+from dgm_course.runs.pictures import draw_run
 from dgm_course.runs.ranks import Ranks, joined, seed_of
 from dgm_course.runs.recipe import Player, Settings, Task, as_type_of, read_recipe
 
@@ -135,6 +136,7 @@ class Run:
                 if found is None:
                     return self._stopped()
                 self._add(test=found)
+                ranks.from_first(self._draw)
                 self.say(
                     f"step {self.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in found.items())
                 )
@@ -182,8 +184,9 @@ class Run:
                 mine = self._gradients(objective, number)
                 total, n_asked = self.ranks.sums([mine, len(self.asked)])
                 self._check_finite(loss := total / self.settings["shards"], player.name)
-                norm = _clip(player, self.settings["max_grad_norm"])
-                self._check_finite(norm, f"norm of the gradient of {player.name}")
+                if most := self.settings["max_grad_norm"]:
+                    norm = torch.nn.utils.clip_grad_norm_(_weights(player), most).item()
+                    self._check_finite(norm, f"the norm of the gradient of {player.name}")
                 player.optimizer.step()
                 number, stop = number + 1, stop or n_asked > 0
             self.losses[player.name] += loss
@@ -220,8 +223,8 @@ class Run:
     def _check_finite(self, number: float, what: str) -> None:
         if not math.isfinite(number):
             raise FloatingPointError(
-                f"the {what} is {number} at step {self.step}, and the weights are as before it; "
-                "try a smaller learning_rate, max_grad_norm=1.0, precision=float64"
+                f"{what} is {number} at step {self.step}, and nothing is saved; try a smaller "
+                "learning_rate, max_grad_norm=1.0, precision=float64"
             )
 
     @torch.no_grad()
@@ -239,9 +242,16 @@ class Run:
         of_all = sorted((pair for of_rank in ranks.gathered(found) for pair in of_rank), key=_first)
         return task.report({key: torch.cat([v[key] for _, v in of_all]) for key in of_all[0][1]})
 
+    @torch.no_grad()
+    def _draw(self) -> None:
+        self.ranks.seed(self.settings["seed"], "sample", self.step)
+        draw_run(self.out, self.name, self.task.sample(64))
+
     # --- checkpoints ------------------------------------------------------------------------
 
     def _save(self) -> None:
+        if not all(p.isfinite().all() for p in self.task.model.parameters()):
+            self._check_finite(math.nan, "a weight")
         state = {
             "recipe": self.name,
             "settings": self.settings,
@@ -348,9 +358,8 @@ def _as_saved(state: State, given: Mapping[str, str], *, tiny: bool) -> Settings
     return saved
 
 
-def _clip(player: Player, most: float) -> float:
-    weights = [p for group in player.optimizer.param_groups for p in group["params"]]
-    return torch.nn.utils.clip_grad_norm_(weights, most or math.inf).item()
+def _weights(player: Player) -> list[Tensor]:
+    return [p for group in player.optimizer.param_groups for p in group["params"]]
 
 
 def _first(pair: tuple[int, Any]) -> int:

@@ -46,6 +46,7 @@ def build(settings: SimpleNamespace) -> Task:
     model = VQVAE(levels, quantizer, n_features=settings.features, n_halvings=settings.halvings)
     with torch.no_grad():
         quantizer.initialise(model.features(train[:256]), generator=settings.seed)
+    quantizer.eval()  # in training mode it counts, rank by rank, how often a code is used
     prior = PixelCNN(settings.codes, n_features=settings.features, n_layers=settings.layers)
 
     def player(name: str, objective: nn.Module) -> Player:

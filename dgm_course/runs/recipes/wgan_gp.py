@@ -43,6 +43,7 @@ class CriticLoss(Loss):
 
     def forward(self, real: Tensor) -> Tensor:
         critic, (generator,) = self.trained, self.known
+        assert isinstance(generator, DCGANGenerator)
         with torch.no_grad():
             real = real.to(next(critic.parameters()))
             fake = draw(generator, len(real))
