@@ -38,10 +38,7 @@ class Event(NamedTuple):
 
 def run(out: Path, *arguments: str, n: int = 1, event: Event | None = None) -> Ended:
     """``dgm train ARGUMENTS --out OUT`` by n ranks."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = out.with_suffix(".log")
+    port, log = free_port(), out.with_suffix(".log")
     log.write_text("", encoding="utf-8")
     given = [*arguments, "--out", str(out)]
     ranks = [FORKS.Process(target=_rank, args=(r, n, port, given, event, log)) for r in range(n)]
@@ -53,6 +50,13 @@ def run(out: Path, *arguments: str, n: int = 1, event: Event | None = None) -> E
             process.kill()
             process.join()
     return Ended([process.exitcode for process in ranks], log.read_text(encoding="utf-8"))
+
+
+def free_port() -> int:
+    """A port at which ranks can meet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _rank(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,10 +18,11 @@ from click.testing import CliRunner
 from dgm_course.runs.checkpoints import newest_checkpoint
 from dgm_course.runs.commands import train
 from dgm_course.runs.history import read_history
-from dgm_course.runs.ranks import joined
+from dgm_course.runs.ranks import joined, seed_of
 from dgm_course.runs.recipe import read_recipe, recipe_names
+from dgm_course.runs.recipes.iwae import burdas_rate
 from dgm_course.runs.train import check_settings
-from tests.ranks import Event, run
+from tests.ranks import Event, free_port, run
 
 SMALL = ["iwae", "--tiny"]
 for pair in (
@@ -284,3 +288,63 @@ def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
     )
     assert answer.exit_code == 1
     assert re.search("is (nan|inf) at step . and nothing is saved", answer.output.replace(",", ""))
+
+
+# --- beside the loop as anyone would write it ---------------------------------------------------
+
+
+def test_one_rank_and_one_shard_are_a_bare_loop(tmp_path: Path) -> None:
+    out, pairs = tmp_path / "run", ("steps=5", "shards=1", "batch=721", "max_grad_norm=1.0")
+    given = [part for pair in pairs for part in ("--set", pair)]
+    assert run(out, "pixelcnn", "--tiny", *given).codes == [0]
+    recipe = read_recipe("pixelcnn")
+    settings = recipe.settings_for({}, tiny=True)
+    torch.default_generator.manual_seed(seed_of(0, "build"))
+    task = recipe.build(SimpleNamespace(**settings))
+    optimizer, losses, seen = task.players[0].optimizer, [], []
+    for step in range(5):  # two steps an epoch
+        order = torch.Generator().manual_seed(seed_of(0, "order", step // 2))
+        rows = torch.randperm(1442, generator=order)[step % 2 * 721 :][:721]
+        optimizer.zero_grad()
+        loss = -task.model.log_prob(task.train[rows]).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(task.model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+        seen += rows.tolist()
+    assert sorted(seen[:1442]) == [*range(1442)] == sorted(seen[1442:2884])
+    assert seen[:1442] != seen[1442:2884]
+    for key, value in state_of(out, "step-0000005.pt")["model"].items():
+        torch.testing.assert_close(value, task.model.state_dict()[key])
+    nats = -task.model.log_prob(task.test).mean().item()
+    assert history_of(out)[-1]["test"]["nats"] == pytest.approx(nats, rel=1e-5)
+
+
+def test_burdas_stages_have_three_times_the_passes_of_the_one_before() -> None:
+    settings = SimpleNamespace(steps=3280 * 3000, learning_rate=1e-3)
+    rate = burdas_rate(settings)
+    ends = [3000 * sum(3**i for i in range(stage + 1)) for stage in range(8)]
+    assert ends[-1] == settings.steps
+    for stage, end in enumerate(ends):
+        assert rate(end - 1) == pytest.approx(1e-3 * 10 ** (-stage / 7))
+    assert rate(ends[0]) == pytest.approx(1e-3 * 10 ** (-1 / 7))
+
+
+def test_torchrun_starts_ends_and_resumes_a_run(alone: dict[int, Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    command += ["-m", "dgm_course.runs", *SMALL, "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("step 12 of 12") == 1  # one rank speaks
+    assert_same(tmp_path / "run", alone[2])
+
+
+def test_the_page_has_a_row_for_each_recipe_and_no_value_that_was_not_reached() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "runs.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", page, flags=re.MULTILINE))
+    assert rows == {name: read_recipe(name).reached for name in recipe_names()}
+    listed = CliRunner().invoke(train, ["--list"]).output
+    for name in recipe_names():
+        assert f"{name}: {read_recipe(name).paper}; published" in listed
