@@ -31,7 +31,7 @@ class Ended(NamedTuple):
 class Event(NamedTuple):
     """What befalls a rank in its step, before the weights move or while a checkpoint is written."""
 
-    kind: str  # "kill", "kill in writing", "term", "full disk"
+    kind: str  # "kill", "kill in writing", "term", "term in evaluation", "full disk"
     step: int
     rank: int = 0
 
@@ -80,7 +80,8 @@ def _rank(
 def _prepare(event: Event) -> None:
     from dgm_course.runs import checkpoints, train
 
-    take_step, write = train.Run._take_step, checkpoints.write_whole
+    take_step, evaluate = train.Run._take_step, train.Run._evaluated
+    write = checkpoints.write_whole
 
     def befall(self: Any, objectives: Any) -> bool:
         if self.step == event.step:
@@ -99,8 +100,14 @@ def _prepare(event: Event) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (len(data) // 2, resource.RLIM_INFINITY))
         write(path, data)
 
+    def term_in_evaluation(self: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(self)
+
     if event.kind in ("kill", "term"):
         train.Run._take_step = befall  # type: ignore[method-assign]
+    elif event.kind == "term in evaluation":
+        train.Run._evaluated = term_in_evaluation  # type: ignore[method-assign]
     else:
         checkpoints.write_whole = kill_half_way if "kill" in event.kind else on_a_full_disk
     sys.stdout.flush()

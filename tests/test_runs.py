@@ -123,6 +123,14 @@ def test_sigterm_saves_and_leaves(n: int, alone: dict[int, Path], tmp_path: Path
     assert_same(out, alone[n])
 
 
+def test_sigterm_ends_an_evaluation(alone: dict[int, Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(out, *SMALL, n=2, event=Event("term in evaluation", 12, rank=1)).codes == [143] * 2
+    assert not any("test" in line for line in history_of(out))
+    assert run(out, *SMALL, "--resume", n=2).codes == [0, 0]
+    assert_same(out, alone[2])
+
+
 def test_damaged_checkpoints_are_named_and_the_one_before_is_used(
     alone: dict[int, Path], tmp_path: Path
 ) -> None:

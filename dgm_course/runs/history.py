@@ -26,6 +26,11 @@ class History:
         self.kept = lines[:n_lines]
         self.n_lines = len(self.kept)
 
+    def last_test(self) -> dict[str, float]:
+        """What was evaluated after the checkpoint; empty if nothing was."""
+        found = [line["test"] for line in self.after if "test" in line]
+        return found[-1] if found else {}
+
     def open(self) -> None:
         """Cut off what came after, once it is known that the run goes on."""
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -118,8 +118,8 @@ class Run:
         self.history = History(self.out / "history.jsonl", 0 if state is None else state["n_lines"])
         if state is not None:
             self._take_up(state)
-            if self.step == n_steps and any("test" in line for line in self.history.after):
-                self.say(f"{self.name} is finished: {n_steps} steps, {self.history.after[-1]}")
+            if self.step == n_steps and (last := ranks.from_first(self.history.last_test)):
+                self.say(f"{self.name} is finished: {n_steps} steps, {last}")
                 return True
         ranks.from_first(self.history.open)
         objectives = [ranks.share(player.objective) for player in task.players]
