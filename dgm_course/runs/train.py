@@ -71,7 +71,8 @@ def train(
         OSError: where nothing can be written; the last checkpoint is whole.
     """
     recipe, given = read_recipe(name), given or {}
-    with joined(device) as ranks, stop_signals() as asked:
+    # The last, for gradients also under ``no_grad``.
+    with joined(device) as ranks, stop_signals() as asked, torch.inference_mode(False):
         say = say if ranks.is_first else lambda text: None
         data = ranks.from_first(lambda: _open(out / "checkpoints", resume=resume, say=say))
         if data is None:
