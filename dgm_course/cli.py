@@ -1,4 +1,4 @@
-"""The ``dgm`` command: open the lectures, list them, run them, fetch the data.
+"""The ``dgm`` command: open the lectures, list them, run them, fetch the data, train.
 
 Jupyter and PyTorch are imported inside the commands, so that ``dgm --help`` answers at once.
 """
@@ -23,6 +23,7 @@ from dgm_course.lectures.lab_config import lab_arguments, without_home, write_la
 from dgm_course.lectures.notebooks import Lecture, lectures_in, read_lecture, read_lectures
 from dgm_course.lectures.running import EXIT_CODES, run_notebook
 from dgm_course.lectures.terminal import Commands
+from dgm_course.runs.commands import train
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -37,6 +38,7 @@ def main() -> None:
 
 
 main.add_command(assignment)
+main.add_command(train)
 assignment.add_command(grade)
 assignment.add_command(report)
 

@@ -26,8 +26,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "claims": {"training"},  # for the switch that shortens training
     "lectures": {"widgets"},  # of a panel; the models are the notebooks' own
     "grading": LOWER | {"lectures"},
-    "cli": {"data", "training", "grading", "lectures"},
-    "runs": LOWER | FAMILIES,
+    "cli": {"data", "training", "grading", "lectures", "runs"},
+    "runs": LOWER | FAMILIES | {"plots"},
 }
 ONLY_IN = {"matplotlib": "plots", "ipywidgets": "widgets"}
 NEVER_AT_TOP_LEVEL = {"sklearn", "scipy", "pooch", "tqdm", "IPython", "nbgrader"}

@@ -30,7 +30,7 @@ from docs.site.frames import ROOT, record_all
 SITE = ROOT / "_site"
 HERE = Path(__file__).parent
 SITE_MB, LECTURE_MB = 150, 6.5  # at most, with twenty-one lectures
-NOT_SHOWN = {"__init__", "cli", "grading", "lectures"}  # commands have their --help
+NOT_SHOWN = {"__init__", "cli", "grading", "lectures", "runs"}  # commands have their --help
 NOTES = {
     False: "Recorded, without a kernel: these are the pictures the model drew at these values.",
     True: "Recorded, without a kernel. Moving one slider puts the others back where they started.",
