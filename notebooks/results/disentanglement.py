@@ -98,7 +98,7 @@ from dgm_course.training import seed_everything, training_steps
 from dgm_course.vae import GaussianVAE, active_units, kl_per_dimension, kl_terms
 
 STEPS, BATCH, HIDDEN, Z_DIM, NOISE = 3000, 64, 200, 6, 0.25
-CAPACITY_GAMMA, MOST, N_CURVE, N_DRAWS = 100.0, 10.0, 20, 4
+CAPACITY_GAMMA, MOST, N_CURVE, N_DRAWS = 20.0, 8.0, 20, 4
 SEEDS: dict[str, dict[float, int]] = {  # of each weight
     "beta": {1: 5, 1.5: 5, 2: 5, 3: 5, 4: 5, 8: 3},
     "factor": {5: 5, 20: 5},
