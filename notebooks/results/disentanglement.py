@@ -107,7 +107,7 @@ SEEDS: dict[str, dict[float, int]] = {  # of each weight
 }
 WITH_CODES = "beta 1", "factor 5"
 NEAREST = (3, 4, 7, 9, 9)
-WEIGHT, R1, EVERY, GAME_BATCH, ROUNDS = 0.3, 0.1, 4, 32, 1000
+WEIGHT, R1, EVERY, GAME_BATCH, ROUNDS, N_REAL = 0.3, 0.1, 4, 32, 1000, 8192
 CODES, N_SAMPLES, N_CLASSES, N_ORDERS, NOISES = LatentCodes([3], 2), 4000, 8, 20, 8
 DATA = all_shapes()
 IMAGES = DATA.images.flatten(1)
@@ -305,7 +305,7 @@ def new_game() -> InfoGAN:
 
 def infogan(*, seed: int, n_steps: int) -> dict[str, np.ndarray]:
     seed_everything(seed)
-    real, model = 2 * shapes(8192, 0, colour=False).images - 1, new_game()
+    real, model = 2 * shapes(N_REAL, 0, colour=False).images - 1, new_game()
     adams = [
         torch.optim.Adam(weights, lr=2e-3, betas=(0.0, 0.99))
         for weights in (model.critic_parameters(), model.generator.parameters())
