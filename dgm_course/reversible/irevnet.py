@@ -41,6 +41,7 @@ class IRevNet(nn.Module):
     Omits: the paper's bottlenecks of three convolutions, and a squeeze before the first block.
 
     Example:
+        >>> import torch
         >>> model = IRevNet((1, 8, 8), n_classes=10).eval()
         >>> features = model.features(x := torch.rand(5, 1, 8, 8))
         >>> features.shape, model.logits(features).shape

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakSet
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -34,11 +36,11 @@ def saved_bytes(model: nn.Module, x: Tensor) -> int:
     """
     check_instance(model, nn.Module, "model")
     check_tensor(x, "x")
-    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
+    packed: WeakSet[Packed] = WeakSet()  # what graphs that are gone by the end kept is gone too
 
-    def count(tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage
+    def pack(tensor: Tensor) -> Packed:
+        packed.add(found := Packed(tensor))
+        return found
 
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     devices = [x.device] if x.device.type == "cuda" else []
@@ -46,12 +48,21 @@ def saved_bytes(model: nn.Module, x: Tensor) -> int:
         torch.random.fork_rng(devices),
         torch.inference_mode(False),
         torch.enable_grad(),
-        saved_tensors_hooks(count, _unread),
+        saved_tensors_hooks(pack, Packed.unpack),
     ):
-        functional_call(model, buffers, (x,))
-    of_weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    return sum(storage.nbytes() for at, storage in kept.items() if at not in of_weights)
+        y = functional_call(model, buffers, (x,))
+    storages = {found.storage.data_ptr(): found.storage.nbytes() for found in packed}
+    for p in model.parameters():
+        storages.pop(p.untyped_storage().data_ptr(), None)
+    del y  # until here, for it holds the graph
+    return sum(storages.values())
 
 
-def _unread(nothing: None) -> Tensor:
-    raise RuntimeError("what was counted was not kept")
+class Packed:
+    """A tensor as a graph keeps it, and its storage."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.storage = tensor.detach(), tensor.untyped_storage()
+
+    def unpack(self) -> Tensor:
+        return self.tensor

@@ -69,6 +69,7 @@ def drift(sequence: BlockSequence, x: Tensor) -> Tensor:
         ValueError: for another model, or what the sequence refuses of x.
 
     Example:
+        >>> from dgm_course.reversible import ResidualSequence
         >>> blocks = [lipschitz_block(4, 4.0, generator=i) for i in range(8)]
         >>> errors = drift(ResidualSequence(blocks), torch.ones(5, 4))
         >>> bool(errors[0] > errors[7] >= errors[8] == 0)

@@ -81,6 +81,7 @@ class ReversibleSequence(BlockSequence):
     takes from elsewhere than its parameters, which get none.
 
     Example:
+        >>> from dgm_course.reversible import saved_bytes
         >>> sequence = ReversibleSequence(
         ...     ReversibleBlock(nn.Linear(2, 2), nn.Linear(2, 2)) for _ in range(8)
         ... )
