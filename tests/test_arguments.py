@@ -117,6 +117,15 @@ from dgm_course.gan import (
     wasserstein_distance,
 )
 from dgm_course.mixtures import GaussianMixture, MeanFieldGaussian
+from dgm_course.reversible import (
+    IRevNet,
+    ResidualSequence,
+    ReversibleBlock,
+    ReversibleSequence,
+    drift,
+    lipschitz_block,
+    saved_bytes,
+)
 from dgm_course.sequences import (
     DALLE,
     GPT,
@@ -178,6 +187,8 @@ TOKENS, WORDS = torch.zeros(6, 3, dtype=torch.long), GPT(4, 5, 1, 2, 4)
 HEADS = torch.zeros(1, 2, 5, 1)
 TURN = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
 TERMS, KINDS = ElboTerms(X[:, 0], X[:, 1]), torch.tensor([0, 1]).repeat(3)[:, None]
+HALVED = ResidualSequence([lipschitz_block(2, 1.0, 0)])
+REMEMBERS = IRevNet((1, 2, 2), 2, n_blocks=(1,), n_hidden=(2,))
 CODE_LOG_ODDS = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0))
 
 
@@ -257,6 +268,12 @@ CODE_LOG_ODDS = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0))
         (lambda n: majority_vote(X, KINDS, n_rows=n), "n_rows"),
         (lambda n: mutual_information_gap(Q, KINDS, n_samples=0 if n is None else n), "n_samples"),
         (lambda n: annealed_capacity(1, n, 1.0), "n_steps"),
+        (lambda n: lipschitz_block(n, 1.0, 0), "dim"),
+        (lambda n: lipschitz_block(2, 1.0, 0, n_hidden=n), "n_hidden"),
+        (lambda n: ResidualSequence(HALVED.blocks, 0 if n is None else n), "checkpoint_every"),
+        (lambda n: IRevNet((1, 4, 4), n), "n_classes"),
+        (lambda n: IRevNet((1, 4, 4), 2, n_channels=n), "n_channels"),
+        (lambda n: IRevNet((1, 4, 4), 2, n_blocks=[n]), "each number of n_blocks"),
         (data.LaggedProcess, "lag"),
         (lambda n: data.gaussian_grid(n, 0), "n"),
         (lambda n: data.gaussian_grid_density(n), "side"),
@@ -321,6 +338,7 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
         (lambda v: penalised_critic(STANDARD, STANDARD, X[0], v), "weight"),
         (lambda v: tempered(0, 5, share=v), "share"),
         (lambda v: linear_student_optimum([0.5], v, 2), "sigma"),
+        (lambda v: lipschitz_block(2, v, 0), "constant"),
     ],
 )
 def test_a_scale_is_positive_and_finite(call, name, value):
@@ -415,6 +433,14 @@ TENSORS = [
     (lambda x: heat_maps(X, KINDS[:, 0], x), KINDS[:, 0], "y"),
     (rotate_prior(Independent(Normal(torch.zeros(2).double(), 1.0), 1), TURN), X, "z"),
     (collapse_costs, torch.eye(2), "covariance"),
+    (HALVED, X, "x"),
+    (HALVED.inverse, X, "y"),
+    (ReversibleSequence(HALVED.blocks), X, "x"),
+    (ReversibleBlock(torch.nn.Tanh(), torch.nn.Tanh()), X, "x"),
+    (lambda x: drift(HALVED, x), X, "x"),
+    (lambda x: saved_bytes(HALVED, x), X, "x"),
+    (REMEMBERS, X[:, None, None].expand(6, 1, 2, 2), "x"),
+    (REMEMBERS.inverse, X[:, :, None, None].repeat(1, 2, 2, 2), "features"),
     (CODES, X, "h"),
     (CODES.perplexity, IMAGES, "indices"),
     (VQ.terms, IMAGES, "x"),
