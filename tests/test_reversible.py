@@ -20,7 +20,6 @@ from dgm_course.reversible import (
     saved_bytes,
 )
 from dgm_course.training import training_steps
-from tests.foreign import foreign_switches
 
 F64 = torch.float64
 
@@ -657,10 +656,3 @@ def test_bad_blocks_are_refused(make, blocks, words):
 def test_other_bad_arguments_are_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
-
-
-def test_values_are_read_once_a_chain_and_not_in_training():
-    blocks, x = blocks_of("dense")
-    bad = x.detach() * math.nan
-    with foreign_switches(), pytest.raises(ValueError, match="x must be finite"):
-        ReversibleSequence(blocks)(bad)
