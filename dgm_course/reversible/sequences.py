@@ -87,7 +87,7 @@ class ReversibleSequence(BlockSequence):
         ... )
         >>> x = torch.zeros(3, 4)
         >>> saved_bytes(sequence, x), saved_bytes(ResidualSequence(sequence.blocks), x)
-        (48, 432)
+        (48, 408)
     """
 
     def _run(self, x: Tensor) -> Tensor:
