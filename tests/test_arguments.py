@@ -135,6 +135,15 @@ from dgm_course.gan import (
     wasserstein_distance,
 )
 from dgm_course.mixtures import GaussianMixture, MeanFieldGaussian
+from dgm_course.reversible import (
+    IRevNet,
+    ResidualSequence,
+    ReversibleBlock,
+    ReversibleSequence,
+    drift,
+    lipschitz_block,
+    saved_bytes,
+)
 from dgm_course.sequences import (
     DALLE,
     GPT,
@@ -199,6 +208,8 @@ TERMS, KINDS = ElboTerms(X[:, 0], X[:, 1]), torch.tensor([0, 1]).repeat(3)[:, No
 NOISED = MixtureDenoiser(LinearSchedule(), [1.0], torch.zeros(1, 2), torch.eye(2)[None])
 LEARNED = Denoiser(DenseNetwork(2, 4, 1), LinearSchedule(), n_classes=3)
 CHAIN_OF_TIMES = time_grid(2)
+HALVED = ResidualSequence([lipschitz_block(2, 1.0, 0)])
+REMEMBERS = IRevNet((1, 2, 2), 2, n_blocks=(1,), n_hidden=(2,))
 CODE_LOG_ODDS = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0))
 
 
@@ -285,6 +296,12 @@ CODE_LOG_ODDS = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0))
         (lambda n: ConvNetwork((1, 8, 8), n), "width"),
         (lambda n: NOISED.sample(n, 0), "n"),
         (lambda n: NOISED.start(n, 2), "n"),
+        (lambda n: lipschitz_block(n, 1.0, 0), "dim"),
+        (lambda n: lipschitz_block(2, 1.0, 0, n_hidden=n), "n_hidden"),
+        (lambda n: ResidualSequence(HALVED.blocks, 0 if n is None else n), "checkpoint_every"),
+        (lambda n: IRevNet((1, 4, 4), n), "n_classes"),
+        (lambda n: IRevNet((1, 4, 4), 2, n_channels=n), "n_channels"),
+        (lambda n: IRevNet((1, 4, 4), 2, n_blocks=[n]), "each number of n_blocks"),
         (data.LaggedProcess, "lag"),
         (lambda n: data.gaussian_grid(n, 0), "n"),
         (lambda n: data.gaussian_grid_density(n), "side"),
@@ -353,6 +370,7 @@ def test_a_count_is_an_int_from_1_on(call, name, value):
         (lambda v: penalised_critic(STANDARD, STANDARD, X[0], v), "weight"),
         (lambda v: tempered(0, 5, share=v), "share"),
         (lambda v: linear_student_optimum([0.5], v, 2), "sigma"),
+        (lambda v: lipschitz_block(2, v, 0), "constant"),
     ],
 )
 def test_a_scale_is_positive_and_finite(call, name, value):
@@ -466,6 +484,14 @@ TENSORS = [
     (lambda x: ddim(NOISED, x, CHAIN_OF_TIMES), X, "x"),
     (lambda x: ode(NOISED, x, CHAIN_OF_TIMES), X, "x"),
     (lambda x: log_prob_ode(NOISED, x, CHAIN_OF_TIMES), X, "x"),
+    (HALVED, X, "x"),
+    (HALVED.inverse, X, "y"),
+    (ReversibleSequence(HALVED.blocks), X, "x"),
+    (ReversibleBlock(torch.nn.Tanh(), torch.nn.Tanh()), X, "x"),
+    (lambda x: drift(HALVED, x), X, "x"),
+    (lambda x: saved_bytes(HALVED, x), X, "x"),
+    (REMEMBERS, X[:, None, None].expand(6, 1, 2, 2), "x"),
+    (REMEMBERS.inverse, X[:, :, None, None].repeat(1, 2, 2, 2), "features"),
     (CODES, X, "h"),
     (CODES.perplexity, IMAGES, "indices"),
     (VQ.terms, IMAGES, "x"),
