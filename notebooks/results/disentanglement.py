@@ -100,10 +100,10 @@ from dgm_course.vae import GaussianVAE, active_units, kl_per_dimension, kl_terms
 STEPS, BATCH, HIDDEN, Z_DIM, NOISE = 3000, 64, 200, 6, 0.25
 CAPACITY_GAMMA, MOST, N_CURVE, N_DRAWS = 20.0, 8.0, 20, 4
 SEEDS: dict[str, dict[float, int]] = {  # of each weight
-    "beta": {1: 3, 1.5: 3, 2: 3, 3: 2, 4: 2, 8: 2},
-    "factor": {5: 3, 20: 2},
-    "critic": {20: 2},
-    "tc": {4: 2, 10: 2},
+    "beta": dict.fromkeys([1, 1.5, 2, 3, 4, 8], 5),
+    "factor": {5: 5, 20: 5},
+    "critic": {20: 3},
+    "tc": {4: 5, 10: 5},
 }
 WITH_CODES = "beta 1", "factor 5"
 NEAREST = (3, 4, 7, 9, 9)
@@ -397,8 +397,8 @@ RUNS: Runs = {
         for kind, weights in SEEDS.items()
         for weight, n in weights.items()
     },
-    "capacity": (partial(autoencoder, "capacity", CAPACITY_GAMMA), 1),
-    "infogan": (infogan, 2),
+    "capacity": (partial(autoencoder, "capacity", CAPACITY_GAMMA), 3),
+    "infogan": (infogan, 3),
 }
 
 
