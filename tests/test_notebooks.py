@@ -233,7 +233,7 @@ def test_the_readme_names_every_lecture(path):
 # Environment variables that the pages speak of; any other word in capitals was to be filled in.
 VARIABLES = {"ATEN_CPU_CAPABILITY", "DGM_COURSE_QUICK", "JOB_COMPLETION_INDEX"}
 VARIABLES |= {"SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_ID", "SLURM_CPUS_PER_TASK"}
-VARIABLES |= {"OMP_NUM_THREADS", "OMP_WAIT_POLICY"}
+VARIABLES |= {"GLOO_SOCKET_IFNAME", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "SLURM_JOB_ID"}
 
 
 def test_no_placeholder_is_left():

@@ -18,13 +18,15 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(needs("npm"))
 
 
-@pytest.fixture(scope="session")
+# Not for the session: Playwright has an event loop run in this thread for as long as it lives, and
+# tests of other folders start loops of their own.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[object]:
     with chromium() as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab(browser, tmp_path_factory) -> Iterator[Lab]:
     with jupyterlab(tmp_path_factory.mktemp("home"), browser) as running:
         yield running
