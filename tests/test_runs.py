@@ -24,6 +24,8 @@ from dgm_course.runs.recipes.iwae import burdas_rate
 from dgm_course.runs.train import check_settings
 from tests.ranks import Event, free_port, run
 
+pytestmark = pytest.mark.slow  # whole runs, killed and resumed: minutes, which `make test` has
+
 SMALL = ["iwae", "--tiny"]
 for pair in (
     "steps=12",
