@@ -22,12 +22,13 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     **dict.fromkeys(FAMILIES, LOWER),
     "plots": set(),
     "sounds": set(),
+    "files": set(),
     "widgets": {"plots"},
     "claims": {"training"},  # for the switch that shortens training
-    "lectures": {"widgets"},  # of a panel; the models are the notebooks' own
-    "grading": LOWER | {"lectures"},
+    "lectures": {"files", "widgets"},  # of a panel; the models are the notebooks' own
+    "grading": LOWER | {"files", "lectures"},
     "cli": {"data", "training", "grading", "lectures", "runs"},
-    "runs": LOWER | FAMILIES | {"plots"},
+    "runs": LOWER | FAMILIES | {"files", "plots"},
 }
 ONLY_IN = {"matplotlib": "plots", "ipywidgets": "widgets"}
 NEVER_AT_TOP_LEVEL = {"sklearn", "scipy", "pooch", "tqdm", "IPython", "nbgrader"}

@@ -12,7 +12,6 @@ from dgm_course.diffusion import (
     CosineSchedule,
     Denoiser,
     DenseNetwork,
-    ExplodingSchedule,
     Guided,
     LinearSchedule,
     MixtureDenoiser,
@@ -25,13 +24,8 @@ from dgm_course.diffusion import (
     variational_bound,
 )
 from dgm_course.training import fit, seed_everything
+from tests.diffusion import each_schedule
 
-SCHEDULES = {
-    "linear": LinearSchedule(),
-    "cosine": CosineSchedule(),
-    "exploding": ExplodingSchedule(0.1, 20.0),
-}
-each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 each_target = pytest.mark.parametrize("target", ["noise", "data", "velocity"])
 
 

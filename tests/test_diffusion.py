@@ -31,6 +31,7 @@ from dgm_course.diffusion import (
     variational_bound,
 )
 from dgm_course.mixtures import GaussianMixture
+from tests.diffusion import MEANS, WEIGHTS
 
 SCHEDULES = {
     "linear": LinearSchedule(),
@@ -39,8 +40,6 @@ SCHEDULES = {
 }
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 f64 = partial(torch.tensor, dtype=torch.float64)
-WEIGHTS = f64([0.5, 0.2, 0.3])
-MEANS = f64([[1.5, 0.5], [-1.0, 1.0], [0.0, -1.5]])
 COVARIANCES = f64([[[0.2, 0.1], [0.1, 0.3]], [[0.05, 0.0], [0.0, 0.5]], [[0.3, -0.2], [-0.2, 0.3]]])
 
 

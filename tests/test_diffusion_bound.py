@@ -11,7 +11,6 @@ from torch.distributions import Normal, kl_divergence
 from dgm_course.diffusion import (
     Clamped,
     CosineSchedule,
-    ExplodingSchedule,
     LinearSchedule,
     MixtureDenoiser,
     ScoreModel,
@@ -26,13 +25,7 @@ from dgm_course.diffusion import (
     time_grid,
     variational_bound,
 )
-
-SCHEDULES = {
-    "linear": LinearSchedule(),
-    "cosine": CosineSchedule(),
-    "exploding": ExplodingSchedule(0.1, 20.0),
-}
-each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+from tests.diffusion import SCHEDULES, each_schedule
 
 
 def line(lam, schedule=SCHEDULES["linear"]):

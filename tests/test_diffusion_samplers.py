@@ -9,7 +9,6 @@ from torch.distributions import Normal
 
 from dgm_course.diffusion import (
     Clamped,
-    CosineSchedule,
     DiffusionModel,
     ExplodingSchedule,
     Guided,
@@ -26,16 +25,9 @@ from dgm_course.diffusion import (
     time_grid,
 )
 from dgm_course.diffusion.likelihood import _probed
+from tests.diffusion import MEANS, SCHEDULES, WEIGHTS, each_schedule
 
-SCHEDULES = {
-    "linear": LinearSchedule(),
-    "cosine": CosineSchedule(),
-    "exploding": ExplodingSchedule(0.1, 20.0),
-}
-each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 LAM = torch.tensor([0.01, 0.25, 1.0, 4.0], dtype=torch.float64)
-WEIGHTS = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
-MEANS = torch.tensor([[1.5, 0.5], [-1.0, 1.0], [0.0, -1.5]], dtype=torch.float64)
 
 
 def mixture(schedule=SCHEDULES["linear"]):

@@ -15,10 +15,10 @@ from shlex import quote
 
 import pytest
 
+from dgm_course.files import write_whole
 from dgm_course.grading.batch import run_seed, shard
 from dgm_course.grading.results import file_name
 from dgm_course.grading.submissions import Entry
-from dgm_course.lectures.files import write_whole
 from tests.grading import light
 from tests.grading.bad import BAD
 from tests.needs import needs

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import dgm_course
+from dgm_course.files import write_whole
 from dgm_course.grading.grade import Assignment, grade, unfinished
 from dgm_course.grading.results import RUN, read_result, readable, result_path, wrong_in
 from dgm_course.grading.sandbox import running_time
 from dgm_course.grading.submissions import Entry, digest
 from dgm_course.grading.walls import Limits
-from dgm_course.lectures.files import write_whole
 
 PR_SET_PDEATHSIG = 1
 MEMORY = 12_000_000_000  # address space of a grading process, lest a submission's text fill it

@@ -20,6 +20,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from dgm_course.files import write_whole
 from dgm_course.grading.grade import Assignment
 from dgm_course.grading.report import Result, key_of
 from dgm_course.grading.results import file_name, wrong_in
@@ -33,7 +34,6 @@ from dgm_course.grading.tables import (
     printable,
     read_table,
 )
-from dgm_course.lectures.files import write_whole
 
 COLUMNS = ["student_id", "grade_id", "max_points", "points", "comment"]
 MARKERS = re.compile(r"^### (BEGIN|END) (SOLUTION|MARK SCHEME)\n?", re.MULTILINE)

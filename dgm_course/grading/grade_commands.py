@@ -144,10 +144,10 @@ def _report(
     source: Assignment, out: Path, students: Path | None, others: list[str], problems: list[str]
 ) -> None:
     """Write all that is made of results; each file that cannot be written is a problem, named."""
+    from dgm_course.files import write_whole
     from dgm_course.grading import by_hand, pages
     from dgm_course.grading import report as reporting
     from dgm_course.grading import results as stored
-    from dgm_course.lectures.files import write_whole
 
     def write(path: Path, text: str | bytes) -> None:
         try:

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from dgm_course.lectures.files import write_whole
+from dgm_course.files import write_whole
 from dgm_course.lectures.lab_config import writable_folders
 from dgm_course.lectures.reading import mark
 from dgm_course.lectures.views import drop_views

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from dgm_course.files import write_whole
 
 KEPT = 3
 
@@ -35,7 +36,6 @@ def write_checkpoint(folder: Path, step: int, state: State) -> Path:
     data, path = buffer.getbuffer(), folder / f"step-{step:07d}.pt"
     digest = f"{hashlib.sha256(data).hexdigest()}  {path.name}\n"  # as sha256sum -c reads it
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         write_whole(path.with_suffix(".sha256"), digest.encode())
         write_whole(path, data)
     except OSError as error:
@@ -48,26 +48,6 @@ def write_checkpoint(folder: Path, step: int, state: State) -> Path:
         old.unlink()
         old.with_suffix(".sha256").unlink(missing_ok=True)
     return path
-
-
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write to a file beside, to the disk, and only then under the name that readers look for."""
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the new name is the folder's content, and must reach the disk, too
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def checkpoints_in(folder: Path) -> list[Path]:

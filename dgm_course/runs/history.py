@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dgm_course.runs.checkpoints import write_whole
+from dgm_course.files import write_whole
 
 
 class History:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dgm_course.runs.checkpoints import write_whole
+from dgm_course.files import write_whole
 from dgm_course.runs.history import read_history
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from dgm_course.data.stored import RESULTS, save_results
 from dgm_course.training import quick
@@ -66,3 +68,15 @@ def make(
 def n_made(found: Arrays, name: str, whole: Collection[str]) -> int:
     rows = {key: v for key, v in found.items() if key.split("/")[0] == name}
     return max((len(v) for key, v in rows.items() if key.split("/")[1] not in whole), default=0)
+
+
+def numbers(model: nn.Module) -> list[Tensor]:
+    """All that a stored vector of a model holds."""
+    return [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
+
+
+def as_float16(model: nn.Module) -> np.ndarray:
+    """The model's numbers as float16; the model has these from now on."""
+    vector = parameters_to_vector(numbers(model)).detach().half()
+    vector_to_parameters(vector.float(), numbers(model))
+    return vector.numpy()

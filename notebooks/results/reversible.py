@@ -30,10 +30,9 @@ import time
 
 import numpy as np
 import torch
-from by_seed import Runs, make, options
+from by_seed import Runs, as_float16, make, options
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from tqdm import tqdm
 
 from dgm_course.data import digits
@@ -77,18 +76,6 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.network(x)
-
-
-def numbers(model: nn.Module) -> list[Tensor]:
-    """All that a stored vector of a model holds."""
-    return [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
-
-
-def as_float16(model: nn.Module) -> np.ndarray:
-    """The model's numbers as float16; the model has these from now on."""
-    vector = parameters_to_vector(numbers(model)).detach().half()
-    vector_to_parameters(vector.float(), numbers(model))
-    return vector.numpy()
 
 
 def train(model: nn.Module, n_steps: int, lr: float = 3e-3) -> list[float]:

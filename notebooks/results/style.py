@@ -51,10 +51,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from by_seed import make, options, stored
+from by_seed import as_float16, make, numbers, options, stored
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, one_hot
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.utils import vector_to_parameters
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -108,18 +108,6 @@ def new_discriminator() -> DCGANDiscriminator:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, 0.2)
     return d
-
-
-def numbers(model: nn.Module) -> list[Tensor]:
-    """All that a stored vector of a model holds."""
-    return [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
-
-
-def as_float16(model: nn.Module) -> np.ndarray:
-    """The model's numbers as float16; the model has these from now on."""
-    vector = parameters_to_vector(numbers(model)).detach().half()
-    vector_to_parameters(vector.float(), numbers(model))
-    return vector.numpy()
 
 
 def train_features(n_steps: int) -> nn.Sequential:
